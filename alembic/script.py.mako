@@ -1,0 +1,28 @@
+"""${message}
+
+Phase: ${"expand or contract; what must have happened before"}
+Locks: ${"which, on what, for how long"}
+Reverse: ${"what the downgrade does with the rows"}
+
+Revision ID: ${up_revision}
+Revises: ${down_revision | comma,n}
+Create Date: ${create_date}
+"""
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = ${repr(branch_labels)}
+depends_on = ${repr(depends_on)}
+
+
+def upgrade() -> None:
+    """${message}."""
+    ${upgrades if upgrades else "pass"}
+
+
+def downgrade() -> None:
+    """Undo it, keeping the rows."""
+    ${downgrades if downgrades else "pass"}

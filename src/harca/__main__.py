@@ -1,0 +1,5 @@
+"""`python -m harca`."""
+
+from harca.cli import main
+
+main()

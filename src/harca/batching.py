@@ -1,0 +1,54 @@
+"""Records -> batches, bounded by rows and by bytes. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from harca.model import Record, Rejection
+
+# Loads are flat from 500 to 5,000 rows (docs/tuning.md, benchmarks/batch_rows.py);
+# 1,000 keeps what an interruption repeats, and the memory, small.
+BATCH_ROWS = 1_000
+BATCH_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction brings in; *number* counts from 1."""
+
+    number: int
+    records: list[Record] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+
+    @property
+    def read(self) -> int:
+        """Entries read for this batch, rejected ones among them."""
+        return len(self.records) + len(self.rejections)
+
+    @property
+    def origins(self) -> tuple[str, str]:
+        """The first and the last place read from, for the ledger."""
+        places = [record.origin for record in self.records]
+        places += [rejection.origin for rejection in self.rejections]
+        return (places[0], places[-1]) if places else ("", "")
+
+
+def batched(
+    entries: Iterable[Record | Rejection],
+    *,
+    rows: int = BATCH_ROWS,
+    max_bytes: int = BATCH_BYTES,
+) -> Iterator[Batch]:
+    """Yield the entries in batches of at most *rows*, or about *max_bytes*."""
+    batch, size = Batch(1), 0
+    for entry in entries:
+        if isinstance(entry, Rejection):
+            batch.rejections.append(entry)
+            size += len(entry.payload or b"")
+        else:
+            batch.records.append(entry)
+            size += entry.embedding.nbytes + len(entry.content)
+        if batch.read >= rows or size >= max_bytes:
+            yield batch
+            batch, size = Batch(batch.number + 1), 0
+    if batch.read:
+        yield batch

@@ -1,0 +1,134 @@
+"""The application, its common options, and how it ends."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harca.errors import ExitCode, HarcaError
+
+if TYPE_CHECKING:
+    from harca.postgres.connect import Database
+
+app = typer.Typer(
+    name="harca",
+    help="Move a file-based vector store into PostgreSQL + pgvector, prove it, and be able "
+    "to go back.\n\nThe database is --database, or the first set of HARCA_DATABASE_URL, "
+    "POSTGRES_CONNECTION_STRING, HARCA_POSTGRES_CONNECTION_STRING and "
+    "SUPABASE_CONNECTION_STRING; with none of them, an embedded server in .harca/.\n\n"
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 verified and different, 4 refused as unsafe "
+    "now, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option("--database", metavar="URL", help="Connection string of the database."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
+VerboseOption = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Log the statements and decisions to stderr.")
+]
+
+
+@dataclass(slots=True)
+class Output:
+    """How a command talks: results to stdout, everything else to stderr."""
+
+    json: bool = False
+    quiet: bool = False
+
+    def result(self, as_dict: Callable[[], dict[str, Any]], text: Callable[[], str]) -> None:
+        """Print the result in the form that was asked for."""
+        if self.json:
+            import orjson
+
+            sys.stdout.write(orjson.dumps(as_dict(), default=str).decode() + "\n")
+        elif not self.quiet:
+            sys.stdout.write(text() + "\n")
+
+    def say(self, message: str) -> None:
+        """Print a line for people to stderr."""
+        if not self.quiet:
+            sys.stderr.write(f"{message}\n")
+
+
+# What `main` needs to know of the command that is running, when it fails.
+current = Output()
+
+
+def begin(json: bool, quiet: bool, verbose: bool) -> Output:
+    """Take a command's common options."""
+    current.json, current.quiet = json, quiet
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.ERROR,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    if verbose:
+        # The driver's own log shows connections, not statements; SQLAlchemy's shows the DDL.
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
+    return current
+
+
+def resolve(explicit: str | None) -> "Database":
+    """Return the database that a command works on."""
+    from harca.postgres.connect import database
+
+    return database(explicit)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from harca.cli import database, look, move  # noqa: F401  # importing registers commands
+
+    try:
+        code = app(standalone_mode=False)
+    except HarcaError as exc:
+        code = _fail(str(exc), exc.hint, exc.exit_code)
+    except KeyboardInterrupt:
+        code = _fail(
+            "interrupted; every batch is in or not, never half of one",
+            "Run the same command again: it goes on where it was.",
+            ExitCode.INTERRUPTED,
+        )
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; Python would complain at exit.
+        sys.stderr.close()
+        code = ExitCode.DONE
+    except Exception as exc:
+        if not type(exc).__module__.startswith("typer"):
+            raise
+        code = _usage(exc)
+    sys.exit(int(code or 0))
+
+
+def _usage(exc: Any) -> int:
+    """Print an error of the command line itself, as typer words it."""
+    if isinstance(exc, typer.Exit):
+        return int(exc.exit_code)
+    if isinstance(exc, typer.Abort):
+        return _fail("interrupted", "", ExitCode.INTERRUPTED)
+    context = getattr(exc, "ctx", None)
+    path = context.command_path if context else "harca"
+    return _fail(exc.format_message(), f"See `{path} --help`.", ExitCode.USAGE)
+
+
+def _fail(message: str, hint: str, code: ExitCode) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    if hint:
+        sys.stderr.write(f"hint:  {hint}\n")
+    if current.json:
+        import orjson
+
+        failure = {"error": message, "hint": hint, "exit_code": int(code)}
+        sys.stdout.write(orjson.dumps(failure).decode() + "\n")
+    return int(code)

@@ -1,0 +1,223 @@
+"""Commands that only look: inspect, verify, status, search."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harca.cli import render
+from harca.cli.app import (
+    DatabaseOption,
+    JsonOption,
+    QuietOption,
+    VerboseOption,
+    app,
+    begin,
+    resolve,
+)
+from harca.cli.move import NameOption, StoreArgument
+from harca.cli.progress import watcher
+from harca.errors import ExitCode
+
+if TYPE_CHECKING:
+    from harca.status import Status
+    from harca.verify import Verification
+
+
+@app.command()
+def inspect(
+    store: StoreArgument,
+    model: Annotated[
+        str | None, typer.Option(help="Model label for records that name none.")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    database: DatabaseOption = None,
+) -> None:
+    """Say what a store holds: format, records, spaces, conflicts, problems.
+
+    Writes nothing, and needs no database.
+
+    Example: harca inspect ./file-store
+    """
+    out = begin(json, quiet, verbose)
+    from harca.inspect import inspect as look
+    from harca.options import LoadOptions
+
+    found = look(store, LoadOptions(model=model) if model else None)
+    out.result(found.as_dict, lambda: render.inspection(found))
+
+
+@app.command()
+def verify(
+    store: Annotated[
+        Path | None,
+        typer.Argument(help="Folder or file that was loaded; all that were, if left out."),
+    ] = None,
+    name: NameOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Compare stores with their rows: counts, spaces, every vector, text and metadata.
+
+    Exit code 3 means that something differs, and says what.
+
+    Example: harca verify ./file-store
+    """
+    out = begin(json, quiet, verbose)
+    from harca.errors import NothingToVerify
+    from harca.migrate import loaded_stores, verify_store
+
+    target = resolve(database)
+    stores = [(name, str(store))] if store is not None else loaded_stores(target)
+    if not stores:
+        raise NothingToVerify("no store was loaded")
+    with watcher(quiet=quiet) as watching:
+        outcomes = [
+            verify_store(target, path, name=known_as, watcher=watching) for known_as, path in stores
+        ]
+    ok = all(outcome.ok for outcome in outcomes)
+    out.result(lambda: _verifications(outcomes, ok), lambda: _verification_text(outcomes))
+    if not ok:
+        raise typer.Exit(ExitCode.DIFFERENT)
+
+
+def _verifications(outcomes: "list[Verification]", ok: bool) -> dict[str, Any]:
+    if len(outcomes) == 1:
+        return outcomes[0].as_dict()
+    found = [outcome.as_dict() for outcome in outcomes]
+    return {
+        "ok": ok,
+        "checks": [
+            {**check, "store": outcome["store"]} for outcome in found for check in outcome["checks"]
+        ],
+        "mismatches": [
+            {**mismatch, "store": outcome["store"]}
+            for outcome in found
+            for mismatch in outcome["mismatches"]
+        ],
+        "mismatch_count": sum(outcome["mismatch_count"] for outcome in found),
+        "stores": found,
+    }
+
+
+def _verification_text(outcomes: "list[Verification]") -> str:
+    return "\n".join(f"{outcome.store}\n{render.verification(outcome)}" for outcome in outcomes)
+
+
+@app.command()
+def status(
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show the database: schema, spaces and their indexes, runs.
+
+    Example: harca status --json
+    """
+    out = begin(json, quiet, verbose)
+    from harca.status import status as look
+
+    found = look(resolve(database))
+    out.result(found.as_dict, lambda: _status_text(found))
+
+
+def _status_text(found: "Status") -> str:
+    parts = [
+        f"{found.database}, named by {found.origin}",
+        f"PostgreSQL {found.server}, pgvector {found.pgvector or 'not installed'}",
+        f"schema {found.schema or 'none'} (head {found.schema_head}), "
+        f"data {found.data or 'none'} (head {found.data_head})",
+    ]
+    if found.schema != found.schema_head:
+        parts.append("next: alembic upgrade head, or harca migrate STORE")
+        return "\n".join(parts)
+    foreign = f", {found.foreign_rows:,} of them not loaded by harca" if found.foreign_rows else ""
+    parts.append(f"{found.rows:,} rows{foreign}")
+    if found.spaces:
+        parts.append(
+            render.table(
+                ("model", "dims", "records", "searched by"),
+                [
+                    (space["model_id"], space["dims"], space["records"], space["index"])
+                    for space in found.spaces
+                ],
+            )
+        )
+    if found.runs:
+        parts.append(
+            render.table(
+                ("run", "status", "read", "loaded", "unchanged", "superseded", "rejected", "store"),
+                [
+                    (
+                        run["run_id"], run["status"], run["read"], run["loaded"],
+                        run["unchanged"], run["superseded"], run["rejected"], run["store"],
+                    )
+                    for run in found.runs
+                ],
+            )
+        )  # fmt: skip
+    else:
+        parts.append("no runs; next: harca migrate STORE")
+    return "\n".join(parts)
+
+
+@app.command()
+def search(
+    text: Annotated[
+        str | None,
+        typer.Option(help="A text that is in the table: its stored embedding is the query."),
+    ] = None,
+    vector: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file with the query's embedding, or a .npy file; - for stdin."),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Id or store_key of a row whose embedding is the query.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model label of the space.")] = None,
+    k: Annotated[int, typer.Option("-k", "--k", help="How many results.")] = 10,
+    where: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Only where the metadata contain this.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Only from this source.")] = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Find the nearest records of a space by cosine similarity.
+
+    Example: harca search --vector query.json --k 5 --where '{"language": "en"}'
+    """
+    out = begin(json, quiet, verbose)
+    from harca.errors import UsageError
+    from harca.postgres.connect import translated
+    from harca.postgres.search import find_space
+    from harca.postgres.search import search as find
+    from harca.query import query_vector, read_filter
+
+    given = [value for value in (text, vector, like) if value is not None]
+    if len(given) != 1:
+        raise UsageError(
+            f"expected one of --text, --vector and --like, found {len(given)}",
+            hint="For example: harca search --vector query.json",
+        )
+    condition = read_filter(where)
+    with translated(), resolve(database).connect() as conn:
+        embedding, model = query_vector(conn, text=text, vector=vector, like=like, model_id=model)
+        space = find_space(conn, model_id=model, dims=len(embedding))
+        found = find(conn, embedding, space, k=k, where=condition, source=source)
+    out.result(
+        lambda: {
+            "results": [hit.as_dict() for hit in found.hits],
+            "model_id": found.space.model_id,
+            "dims": found.space.dims,
+            "answered_by": found.answered_by,
+        },
+        lambda: render.answer(found),
+    )

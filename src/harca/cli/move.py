@@ -1,0 +1,242 @@
+"""Commands that move data: migrate, rollback, rejections."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harca.cli import render
+from harca.cli.app import (
+    DatabaseOption,
+    JsonOption,
+    QuietOption,
+    VerboseOption,
+    app,
+    begin,
+    resolve,
+)
+from harca.cli.progress import watcher
+from harca.errors import ExitCode
+
+StoreArgument = Annotated[Path, typer.Argument(help="Folder or file that holds the vectors.")]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", help="What the store is called in the table; its path by default."),
+]
+
+
+@app.command()
+def migrate(
+    store: StoreArgument,
+    on_conflict: Annotated[
+        str,
+        typer.Option(
+            metavar="newest|oldest|keep|error",
+            help="Which contents stay when one key has several: the newest or oldest by date; "
+            "keep the row that an earlier run loaded; or stop and take this run back.",
+        ),
+    ] = "newest",
+    expired: Annotated[
+        str, typer.Option(metavar="keep|skip", help="What is done with expired records.")
+    ] = "keep",
+    source: Annotated[
+        str | None, typer.Option(help="Label for the column source, of all records.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model label for records that name none.")
+    ] = None,
+    name: NameOption = None,
+    batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Records per transaction (1,000).")
+    ] = None,
+    max_rejects: Annotated[
+        int | None,
+        typer.Option(min=0, help="Accept this many rejected records, stop at more."),
+    ] = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Bring a store into PostgreSQL: upgrade the schema, load, index, verify.
+
+    Run again, it goes on where it was interrupted, or takes in what is new. Exit code 0
+    means that every record is in and compared; with rejected records beyond
+    --max-rejects it is 3.
+
+    Example: harca migrate ./file-store --on-conflict newest
+    """
+    out = begin(json, quiet, verbose)
+    from harca.migrate import migrate as run
+    from harca.options import LoadOptions
+
+    given = {
+        "on_conflict": on_conflict,
+        "expired": expired,
+        "source": source,
+        "model": model,
+        "name": name,
+        "batch_rows": batch_rows,
+        "max_rejects": max_rejects,
+    }
+    options = LoadOptions.from_text(
+        {key: str(value) for key, value in given.items() if value is not None}
+    )
+    with watcher(quiet=quiet) as watching:
+        done = run(store, lambda: resolve(database), options, watcher=watching)
+
+    def as_dict() -> dict[str, Any]:
+        result = done.result
+        return {
+            "run_id": done.run_id,
+            "store": done.store,
+            "resumed": done.resumed,
+            **result.tally.as_dict(),
+            "skipped": result.skipped,
+            "reasons": dict(result.rejected),
+            "warnings": dict(result.warnings),
+            "documents_without_vectors": len(done.reader.notes.without_vectors),
+            "spaces": done.spaces,
+            "indexes_built": done.indexes_built,
+            "verified": done.verification.ok,
+            "verification": done.verification.as_dict(),
+            "seconds": round(result.seconds, 3),
+            "rows_per_s": round(result.tally.read / max(result.seconds, 1e-9), 1),
+        }
+
+    out.result(as_dict, lambda: render.migration(done))
+    if not done.complete:
+        raise typer.Exit(ExitCode.DIFFERENT)
+
+
+@app.command()
+def rollback(
+    run: Annotated[str, typer.Argument(help="Number of the run, or `last`.")],
+    changed: Annotated[
+        str,
+        typer.Option(
+            metavar="refuse|keep|delete",
+            help="What is done with rows that were changed since they were loaded.",
+        ),
+    ] = "refuse",
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Take a run back: delete what it inserted, restore what it overwrote, nothing else.
+
+    Example: harca rollback 3
+    """
+    out = begin(json, quiet, verbose)
+    from harca.errors import UsageError
+    from harca.rollback import Changed
+    from harca.rollback import rollback as take_back
+
+    if run != "last" and not run.isdecimal():
+        raise UsageError(
+            f'"{run}" is no run', hint="Give its number, as `harca status` lists it, or `last`."
+        )
+    if changed not in tuple(Changed):
+        raise UsageError(f'--changed is "{changed}", expected one of {", ".join(Changed)}', hint="")
+    done = take_back(
+        resolve(database), None if run == "last" else int(run), changed=Changed(changed)
+    )
+    out.result(
+        lambda: {name: getattr(done, name) for name in done.__slots__},
+        lambda: (
+            f"run {done.run_id} taken back: {done.deleted:,} rows deleted, "
+            f"{done.restored:,} restored"
+            + (f", {done.kept:,} changed since and kept" if done.kept else "")
+        ),
+    )
+
+
+rejections_app = typer.Typer(
+    help="See the records that were not loaded, and why.", no_args_is_help=True
+)
+app.add_typer(rejections_app, name="rejections")
+
+RunOption = Annotated[int | None, typer.Option("--run", help="Only of this run.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this code.")]
+
+
+@rejections_app.command("list")
+def rejections_list(
+    run: RunOption = None,
+    reason: ReasonOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """List rejected records: run, reason, where, what.
+
+    Example: harca rejections list --run 3 --reason non-finite
+    """
+    out = begin(json, quiet, verbose)
+    from harca.status import rejections
+
+    found = [
+        {**row, "payload": len(row["payload"] or b"")}
+        for row in rejections(resolve(database), run_id=run, reason=reason)
+    ]
+    out.result(
+        lambda: {
+            "rejections": [
+                {"payload_bytes" if key == "payload" else key: row[key] for key in row}
+                for row in found
+            ]
+        },
+        lambda: (
+            "\n".join(
+                f"run {row['run_id']}  {row['origin']}: {row['reason']}: {row['detail']}"
+                for row in found
+            )
+            or "no rejections"
+        ),
+    )
+
+
+@rejections_app.command("export")
+def rejections_export(
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; made if missing.")],
+    run: RunOption = None,
+    reason: ReasonOption = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write each rejected record's bytes to a file, and a list of them, rejections.jsonl.
+
+    Example: harca rejections export ./rejected --run 3
+    """
+    out = begin(json, quiet, verbose)
+    import orjson
+
+    from harca.errors import HarcaError
+    from harca.status import rejections
+
+    listed, written = 0, 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "rejections.jsonl").open("xb") as index:
+            for row in rejections(resolve(database), run_id=run, reason=reason):
+                payload = row.pop("payload")
+                row["file"] = None
+                if payload is not None:
+                    row["file"] = f"{row['rejection_id']}.payload"
+                    (folder / row["file"]).write_bytes(payload)
+                    written += 1
+                index.write(orjson.dumps(row, default=str) + b"\n")
+                listed += 1
+    except OSError as exc:
+        raise HarcaError(
+            f'cannot write to "{folder}": {exc.strerror}',
+            hint="Give a new or empty folder; nothing is overwritten.",
+        ) from exc
+    out.result(
+        lambda: {"folder": str(folder), "rejections": listed, "payloads": written},
+        lambda: f"{listed} rejections listed, {written} payloads written to {folder}",
+    )

@@ -1,0 +1,118 @@
+"""Progress on stderr: a bar on a terminal, a line every few seconds elsewhere."""
+
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_EVERY_S = 3.0
+_COUNTED = {"load", "verify"}
+
+
+def watcher(*, quiet: bool) -> "LineWatcher":
+    """Return what shows a migration's progress."""
+    if quiet:
+        return LineWatcher(silent=True)
+    return BarWatcher() if sys.stderr.isatty() else LineWatcher()
+
+
+class LineWatcher:
+    """A line when a stage begins, and every few seconds: rows, rate, time left."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
+        self._name = ""
+        self._total: int | None = None
+        self._began = self._spoke = monotonic()
+
+    def __enter__(self) -> "LineWatcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Begin a stage."""
+        self._name, self._total = name, total
+        self._began = self._spoke = monotonic()
+        if not self._silent:
+            of = f" (about {total:,} entries)" if total is not None else ""
+            sys.stderr.write(f"{name}{of}\n")
+
+    def step(self, done: int) -> None:
+        """Say how far the stage is, now and then."""
+        now = monotonic()
+        if self._silent or now - self._spoke < _EVERY_S:
+            return
+        self._spoke = now
+        rate = done / (now - self._began)
+        left = ""
+        if self._total is not None and rate > 0:
+            left = f", {max(self._total - done, 0) / rate:.0f} s left"
+        sys.stderr.write(f"{self._name}: {done:,} rows, {rate:,.0f} rows/s{left}\n")
+
+
+class BarWatcher(LineWatcher):
+    """A bar for each stage, redrawn in place."""
+
+    def __init__(self) -> None:
+        super().__init__(silent=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "BarWatcher":
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            if self._task is not None:
+                self._finish()
+            self._progress.__exit__(None, None, None)
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Begin a stage, and end the one before."""
+        assert self._progress is not None
+        if self._task is not None:
+            self._finish()
+        self._began, self._total = monotonic(), total
+        self._task = self._progress.add_task(name, total=total, counts="")
+
+    def step(self, done: int) -> None:
+        """Move the bar."""
+        assert self._progress is not None
+        assert self._task is not None
+        rate = done / max(monotonic() - self._began, 1e-6)
+        self._progress.update(
+            self._task, completed=done, counts=f"{done:,} rows {rate:,.0f} rows/s"
+        )
+
+    def _finish(self) -> None:
+        assert self._progress is not None
+        assert self._task is not None
+        task = self._progress.tasks[self._task]
+        total = task.completed or 1
+        self._progress.update(self._task, total=total, completed=total)
+        self._progress.stop_task(self._task)

@@ -1,0 +1,160 @@
+"""Results as text for people."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
+
+if TYPE_CHECKING:
+    from harca.inspect import Inspection
+    from harca.migrate import Migration
+    from harca.postgres.search import Answer
+    from harca.verify import Verification
+
+_SHOWN_MISMATCHES = 10
+_SHOWN_CONTENT = 100
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as aligned columns; numbers to the right, wide characters counted."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    widths = [
+        max(_width(row[column]) for row in [list(head), *texts]) for column in range(len(head))
+    ]
+    right = [
+        bool(texts) and all(_is_number(row[column]) for row in texts) for column in range(len(head))
+    ]
+    lines = []
+    for row in [list(head), *texts]:
+        cells = []
+        for cell, width, to_right in zip(row, widths, right, strict=True):
+            pad = " " * (width - _width(cell))
+            cells.append(pad + cell if to_right else cell + pad)
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in a unit that fits."""
+    amount = float(count)
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    raise AssertionError("unreachable")
+
+
+def inspection(found: "Inspection") -> str:
+    """Return what `harca inspect` shows."""
+    notes = found.notes
+    parts = [
+        f"{found.path}: format {found.format}, {notes.files:,} files, {size(notes.bytes)}",
+        f"{found.records:,} records in {len(found.spaces)} spaces"
+        + (f", {found.expired:,} of them expired" if found.expired else ""),
+        table(
+            ("model", "dims", "records"),
+            [(space.model_id, space.dims, space.records) for space in found.spaces],
+        ),
+    ]
+    if found.conflicts:
+        parts.append(f"{len(found.conflicts)} conflicts (one key, different contents):")
+        parts += [
+            f"  {conflict.key}: {' and '.join(conflict.origins)}"
+            for conflict in found.conflicts[:_SHOWN_MISMATCHES]
+        ]
+    if found.repeated:
+        parts.append(f"{found.repeated} records are there twice, alike")
+    if notes.without_vectors:
+        parts.append(f"{len(notes.without_vectors)} documents without vectors (not loaded)")
+    if notes.left_out:
+        parts.append(f"{len(notes.left_out)} files that hold no records (not loaded)")
+    if found.rejected:
+        parts.append(
+            f"{found.rejected.total()} records would be rejected: {_counts(found.rejected)}"
+        )
+    if found.warnings:
+        parts.append(f"odd, but loaded: {_counts(found.warnings)}")
+    parts += [f"  {problem}" for problem in found.problems]
+    return "\n".join(parts)
+
+
+def migration(done: "Migration") -> str:
+    """Return what `harca migrate` shows at its end."""
+    tally, result, notes = done.result.tally, done.result, done.reader.notes
+    rate = tally.read / result.seconds if result.seconds else 0
+    parts = [
+        f"run {done.run_id}{' (resumed)' if done.resumed else ''}: read {tally.read:,} = "
+        f"{tally.loaded:,} loaded + {tally.unchanged:,} unchanged + "
+        f"{tally.superseded:,} superseded + {tally.rejected:,} rejected, "
+        f"in {result.seconds:.1f} s ({rate:,.0f} rows/s)",
+    ]
+    if result.skipped:
+        parts.append(f"{result.skipped:,} expired records skipped, as asked")
+    if notes.without_vectors:
+        parts.append(f"{len(notes.without_vectors)} documents without vectors (not loaded)")
+    if result.rejected:
+        parts.append(
+            f"rejected: {_counts(result.rejected)}; see `harca rejections list --run {done.run_id}`"
+        )
+    if result.warnings:
+        parts.append(f"odd, but loaded: {_counts(result.warnings)}")
+    if done.indexes_built:
+        parts.append(f"indexes built: {', '.join(done.indexes_built)}")
+    parts.append(verification(done.verification))
+    parts.append(f"To take it back: harca rollback {done.run_id}")
+    return "\n".join(parts)
+
+
+def verification(outcome: "Verification") -> str:
+    """Return what `harca verify` shows."""
+    failed = [check for check in outcome.checks if not check.ok]
+    if outcome.ok:
+        touched = (
+            f"; {outcome.touched} records were read by the application since, which changes "
+            "their bookkeeping"
+            if outcome.touched
+            else ""
+        )
+        return (
+            f"verified: {len(outcome.checks)} checks, every vector, text and metadata equal "
+            f"(fingerprint {outcome.fingerprint}){touched}"
+        )
+    parts = [f"DIFFERENT: {len(failed)} of {len(outcome.checks)} checks failed"]
+    parts += [f"  {check.name}: expected {check.expected}, found {check.found}" for check in failed]
+    parts += [
+        f"  {mismatch.store_key}: {mismatch.difference} ({mismatch.detail})"
+        for mismatch in outcome.mismatches[:_SHOWN_MISMATCHES]
+    ]
+    if outcome.mismatch_count > _SHOWN_MISMATCHES:
+        parts.append(f"  ... {outcome.mismatch_count} records differ in all")
+    return "\n".join(parts)
+
+
+def answer(found: "Answer") -> str:
+    """Return what `harca search` shows."""
+    if not found.hits:
+        return f"nothing found in {found.space.model_id}/{found.space.dims}"
+    lines = []
+    for rank, hit in enumerate(found.hits, 1):
+        content = " ".join(hit.content.split())
+        if len(content) > _SHOWN_CONTENT:
+            content = content[: _SHOWN_CONTENT - 1] + "…"
+        lines.append(f"{rank:3}. {hit.similarity:7.4f}  #{hit.id}  {content}")
+    how = "exact" if found.answered_by == "exact" else f"index {found.answered_by}"
+    lines.append(f"{found.space.model_id}/{found.space.dims}, {how}")
+    return "\n".join(lines)
+
+
+def _counts(counts: Any) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").isdigit() or cell == "-"
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,124 @@
+"""What becomes of a record whose key is known already. Pure.
+
+The outcome must not depend on the order in which a store is read. Two records of one
+store are therefore compared by (creation date, digest), a total order, whichever comes
+first; a row that an earlier run left is compared with the record by date, and when
+dates do not tell, the store wins: it is what the operator asked to have in the table.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harca.errors import ConflictFound
+from harca.model import OnConflict, Record
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Fate(StrEnum):
+    """What is done with a record."""
+
+    INSERT = "insert"
+    REPLACE = "replace"
+    RESUMED = "resumed"  # this run loaded it before it was interrupted
+    UNCHANGED = "unchanged"
+    CONFLICT = "conflict"  # it lost; goes to "superseded"
+    DUPLICATE = "duplicate"  # the store has it twice; goes to "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a key's row.
+
+    Attributes:
+        digest: Of its contents, without what the application rewrites by reading.
+        loaded_by_run: The row was inserted or replaced by this run.
+        settled: This pass over the store has met the key before.
+        losers: Digests that lost against the row in earlier passes.
+    """
+
+    digest: bytes
+    created_at: datetime | None
+    origin: str
+    loaded_by_run: bool
+    settled: bool
+    losers: frozenset[bytes] = frozenset()
+
+
+def decide(record: Record, digest: bytes, known: Known | None, policy: OnConflict) -> Fate:
+    """Return what becomes of *record*.
+
+    Raises:
+        ConflictFound: The contents differ and *policy* is ``error``.
+    """
+    if known is None:
+        return Fate.INSERT
+    if digest == known.digest:
+        if known.settled:
+            return Fate.DUPLICATE
+        return Fate.RESUMED if known.loaded_by_run else Fate.UNCHANGED
+    if policy is OnConflict.ERROR:
+        raise ConflictFound(record.key, first=known.origin, second=record.origin)
+    wins = (
+        _wins_in_store(record, digest, known, policy)
+        if known.settled
+        else _wins_over_row(record, digest, known, policy)
+    )
+    return Fate.REPLACE if wins else Fate.CONFLICT
+
+
+def _wins_in_store(record: Record, digest: bytes, known: Known, policy: OnConflict) -> bool:
+    ours, theirs = record.created_at or _NEVER, known.created_at or _NEVER
+    if ours != theirs:
+        return (ours < theirs) if policy is OnConflict.OLDEST else (ours > theirs)
+    return digest > known.digest
+
+
+def _wins_over_row(record: Record, digest: bytes, known: Known, policy: OnConflict) -> bool:
+    if policy is OnConflict.KEEP and not known.loaded_by_run:
+        return False
+    ours, theirs = record.created_at, known.created_at
+    if ours and theirs and ours != theirs:
+        return (ours < theirs) if policy is OnConflict.OLDEST else (ours > theirs)
+    if digest in known.losers:
+        return False  # decided before, and the winner is still there
+    return policy is not OnConflict.OLDEST
+
+
+class SeenKeys:
+    """The keys met in a pass, in 8 to 16 bytes each.
+
+    Holds 64-bit hashes in sorted arrays, merged as they double (as an LSM tree does).
+    A collision makes `in_batch` name a key too many, which costs a look-up in the table and
+    nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.int64]] = []
+
+    def in_batch(self, keys: list[str]) -> set[str]:
+        """Return those of *keys* that may have been met before."""
+        hashes = _hashes(keys)
+        seen = np.zeros(len(keys), dtype=bool)
+        for run in self._runs:
+            at = np.searchsorted(run, hashes)
+            seen |= run[np.minimum(at, len(run) - 1)] == hashes
+        return {keys[index] for index in np.flatnonzero(seen)}
+
+    def add(self, keys: Iterable[str]) -> None:
+        """Remember *keys*."""
+        run = np.unique(_hashes(list(keys)))
+        if not run.size:
+            return
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):
+            run = np.union1d(run, self._runs.pop())
+        self._runs.append(run)
+
+
+def _hashes(keys: list[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, keys), dtype=np.int64, count=len(keys))

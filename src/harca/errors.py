@@ -1,0 +1,184 @@
+"""Every exception that harca raises on purpose.
+
+* HarcaError                     a message, a hint and an exit code
+  * SourceError                  the store cannot be read as a whole
+    * StoreNotFound
+    * UnknownFormat
+    * EmptyStore
+  * TargetError                  PostgreSQL said no, or is not there
+    * CannotConnect
+    * SchemaNotReady
+  * Refused                      unsafe now; nothing was changed        (exit 4)
+    * StoreBusy
+    * RowsChanged
+  * RunError                     a run cannot be found, finished or resumed
+    * ConflictFound
+    * TooManyRejections
+  * NothingToVerify
+  * NotVerified                  store and table differ                 (exit 3)
+  * UsageError                   a value on the command line            (exit 2)
+
+A bad *record* is never an exception but a value, `harca.model.Rejection`.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the process returns; part of the command line's contract."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    DIFFERENT = 3
+    REFUSED = 4
+    INTERRUPTED = 130
+
+
+class HarcaError(Exception):
+    """Base of all: one factual line, and a sentence that says what to do next."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class SourceError(HarcaError):
+    """A store as a whole cannot be read."""
+
+
+class StoreNotFound(SourceError):
+    """There is nothing at the path."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(
+            f'no store at "{store}"',
+            hint="Give the folder or file that holds the vectors; a relative path starts "
+            "in the current folder.",
+        )
+        self.store = store
+
+
+class UnknownFormat(SourceError):
+    """No reader knows what is at the path."""
+
+    def __init__(self, store: str, *, found: str, known: str) -> None:
+        super().__init__(
+            f'"{store}" is in no known store format: found {found}',
+            hint=f"Formats that are read: {known}. Is this the right folder?",
+        )
+        self.store, self.found = store, found
+
+
+class EmptyStore(SourceError):
+    """The format is known, but there is no vector to move."""
+
+    def __init__(self, store: str, *, found: str) -> None:
+        super().__init__(
+            f'"{store}" holds no vectors: found {found}',
+            hint="Nothing was changed. Look for the folder whose files hold the vectors; "
+            "`harca inspect` shows what a folder holds.",
+        )
+        self.store, self.found = store, found
+
+
+class TargetError(HarcaError):
+    """PostgreSQL refused, or the connection to it failed."""
+
+
+class CannotConnect(TargetError):
+    """No connection to the database."""
+
+
+class SchemaNotReady(TargetError):
+    """The schema is older than what the command needs."""
+
+    def __init__(self, *, found: str | None, expected: str) -> None:
+        super().__init__(
+            f"the schema is at revision {found or 'none'}, this needs {expected}",
+            hint="Run `alembic upgrade head` (or `harca migrate`, which does it) first.",
+        )
+        self.found, self.expected = found, expected
+
+
+class Refused(HarcaError):
+    """Going on would be unsafe now; nothing was changed."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class StoreBusy(Refused):
+    """Another process loads or rolls back the same store."""
+
+    def __init__(self, store: str, *, pid: int | None) -> None:
+        holder = f" (server process {pid})" if pid else ""
+        super().__init__(
+            f'another process is working on store "{store}"{holder}',
+            hint="Wait for it to end; `harca status` shows its progress.",
+        )
+        self.store, self.pid = store, pid
+
+
+class RowsChanged(Refused):
+    """Rows of a run were changed by somebody else since it loaded them."""
+
+    def __init__(self, run_id: int, keys: list[str], count: int) -> None:
+        listed = ", ".join(f'"{key}"' for key in keys)
+        super().__init__(
+            f"{count} rows of run {run_id} were changed since they were loaded: {listed}"
+            + (", ..." if count > len(keys) else ""),
+            hint="Keep them with `--changed keep`, or delete them too with `--changed delete`.",
+        )
+        self.run_id, self.keys, self.count = run_id, keys, count
+
+
+class RunError(HarcaError):
+    """A run cannot be found, finished or resumed."""
+
+
+class ConflictFound(RunError):
+    """Two different contents under one key, and the operator asked to stop there."""
+
+    def __init__(self, key: str, *, first: str, second: str) -> None:
+        super().__init__(
+            f'key "{key}" has different contents in {first} and {second}',
+            hint="Nothing of this run stays in the table. Choose with --on-conflict newest, "
+            "oldest or keep; `harca inspect STORE` lists all conflicts.",
+        )
+        self.key, self.first, self.second = key, first, second
+
+
+class TooManyRejections(RunError):
+    """More records were rejected than the operator allows."""
+
+    def __init__(self, count: int, *, allowed: int, run_id: int, last: str) -> None:
+        super().__init__(
+            f"{count} records were rejected, {allowed} are allowed; the last one: {last}",
+            hint=f"See `harca rejections list --run {run_id}`. Raise --max-rejects to go on, "
+            f"or take the run back with `harca rollback {run_id}`.",
+        )
+        self.count, self.allowed, self.run_id = count, allowed, run_id
+
+
+class NothingToVerify(HarcaError):
+    """An empty verification would pass whatever happened, so it is an error."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"nothing to verify: {what}", hint="Load a store first: `harca migrate STORE`."
+        )
+
+
+class NotVerified(HarcaError):
+    """Store and table differ."""
+
+    exit_code = ExitCode.DIFFERENT
+
+
+class UsageError(HarcaError):
+    """A value on the command line cannot be used."""
+
+    exit_code = ExitCode.USAGE

@@ -1,0 +1,229 @@
+"""Load a store: records -> batches -> rows and ledger, each batch once."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+from harca.batching import Batch, batched
+from harca.conflicts import Fate, Known, SeenKeys, decide
+from harca.errors import SourceError, TooManyRejections
+from harca.fingerprint import digest
+from harca.ledger import Plan, Target
+from harca.model import Expired, Item, OnConflict, Reader, Record, Rejection, Tally
+from harca.normalize import normalize, to_datetime
+from harca.options import LoadOptions
+
+Progress = Callable[[Tally], None]
+
+
+@dataclass(slots=True)
+class LoadResult:
+    """What a load did.
+
+    Attributes:
+        skipped: Records left out because they are expired and the operator said so.
+        warnings: How often each oddity was met in what was accepted.
+        rejected: How often each reason was given.
+    """
+
+    tally: Tally
+    seconds: float
+    skipped: int = 0
+    warnings: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+class Intake:
+    """What of a reader's items is considered, as records and rejections.
+
+    Loading and verifying read a store through the same intake, so that both see the same.
+    """
+
+    def __init__(self, reader: Reader, options: LoadOptions, *, now: datetime) -> None:
+        self.reader, self.options, self.now = reader, options, now
+        self.skipped = 0
+        self.warnings: Counter[str] = Counter()
+
+    def entries(self) -> Iterator[Record | Rejection]:
+        """Yield what is accepted and what is rejected, in the store's order."""
+        self.skipped, self.warnings = 0, Counter()
+        skip = self.options.expired is Expired.SKIP
+        for item in self.reader.items():
+            if isinstance(item, Rejection):
+                yield item
+                continue
+            if skip and self._is_expired(item):
+                self.skipped += 1
+                continue
+            entry = normalize(item)
+            if isinstance(entry, Record):
+                self.warnings.update(entry.warnings)
+            yield entry
+        self.warnings.update(kind for _, kind, _ in self.reader.notes.warnings)
+
+    def records(self) -> Iterator[Record]:
+        """Yield what is accepted."""
+        return (entry for entry in self.entries() if isinstance(entry, Record))
+
+    def _is_expired(self, item: Item) -> bool:
+        # As HARCA has it: no date, or one that cannot be read, never expires.
+        expires_at = to_datetime(item.expires_at)
+        return expires_at is not None and expires_at < self.now
+
+
+def load(
+    intake: Intake,
+    target: Target,
+    options: LoadOptions,
+    *,
+    progress: Progress = lambda tally: None,
+) -> LoadResult:
+    """Load everything that *intake* yields; return what became of it.
+
+    A batch is committed by a second thread while the next one is read. After an
+    interruption every batch is in or not, never half, and the same call goes on.
+
+    Raises:
+        ConflictFound: By `OnConflict.ERROR`; rows of earlier batches are in the table.
+        TooManyRejections: More than ``max_rejects``, likewise.
+        SourceError: The store turned out to be empty.
+    """
+    started = monotonic()
+    planner = Planner(target, options.on_conflict, volatile=intake.reader.volatile)
+    total = Tally()
+    rejected: Counter[str] = Counter()
+    pending: Future[Tally] | None = None
+
+    def bring_in(batch: Batch) -> Tally:
+        plan = planner.plan(batch)
+        target.commit(batch, plan)
+        planner.committed(plan)
+        return plan.tally
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="harca-commit") as committer:
+        for batch in batched(intake.entries(), rows=options.batch_rows):
+            rejected.update(one.reason for one in batch.rejections)
+            if pending is not None:
+                total += pending.result()
+                progress(total)
+            pending = committer.submit(bring_in, batch)
+            if options.max_rejects is not None and rejected.total() > options.max_rejects:
+                total += pending.result()
+                raise TooManyRejections(
+                    rejected.total(),
+                    allowed=options.max_rejects,
+                    run_id=target.run.run_id,
+                    last=str(batch.rejections[-1]),
+                )
+        if pending is not None:
+            total += pending.result()
+            progress(total)
+    if total.read == 0 and intake.skipped == 0:
+        raise SourceError(
+            "the store had records when it was opened, and none when it was read",
+            hint="Is another program emptying it? Stop that program, or work on a copy.",
+        )
+    return LoadResult(total, monotonic() - started, intake.skipped, intake.warnings, rejected)
+
+
+class Planner:
+    """Decides what each batch does, record by record."""
+
+    def __init__(self, target: Target, policy: OnConflict, *, volatile: Iterable[str] = ()) -> None:
+        self._target, self._policy, self._volatile = target, policy, frozenset(volatile)
+        self._seen = SeenKeys()
+        self._had_rows = target.has_rows()
+
+    def plan(self, batch: Batch) -> Plan:
+        """Return what *batch* does, given what the table holds now."""
+        plan = Plan()
+        plan.tally.read = batch.read
+        plan.tally.rejected = len(batch.rejections)
+        keys = [record.key for record in batch.records]
+        settled = self._seen.in_batch(keys)
+        # A first load of keys never met before needs to ask nothing.
+        asked = keys if self._had_rows else sorted(settled)
+        known = self._target.known(asked, settled=settled) if asked else {}
+        for record in batch.records:
+            self._place(record, plan, known)
+        return plan
+
+    def committed(self, plan: Plan) -> None:
+        """Remember the keys of a batch that is in."""
+        self._seen.add(plan.settled)
+
+    def _place(self, record: Record, plan: Plan, known: dict[str, Known]) -> None:
+        """Add one record to *plan*; keep *known* as it will be after it."""
+        key, tally = record.key, plan.tally
+        here = plan.inserts.get(key)
+        before = self._known(here) if here is not None else known.get(key)
+        if before is None:
+            plan.inserts[key] = record
+            plan.settled.add(key)
+            tally.loaded += 1
+            return
+        record_digest = digest(record, without=self._volatile)
+        fate = decide(record, record_digest, before, self._policy)
+        if fate in (Fate.CONFLICT, Fate.DUPLICATE):
+            plan.losers.append((fate, record))
+            tally.superseded += 1
+            return  # the row does not stand for this record: nothing is settled by it
+        plan.settled.add(key)
+        if fate in (Fate.UNCHANGED, Fate.RESUMED):
+            tally.unchanged += fate is Fate.UNCHANGED
+            tally.loaded += fate is Fate.RESUMED
+            known[key] = _after(record, record_digest, before.loaded_by_run)
+            return
+        self._replace(record, record_digest, before, plan)
+        known[key] = _after(record, record_digest, True)
+
+    def _replace(self, record: Record, record_digest: bytes, before: Known, plan: Plan) -> None:
+        key, tally = record.key, plan.tally
+        loser = plan.inserts.get(key) or plan.replaces.get(key)
+        if loser is not None:
+            # Nothing of it is in the table yet.
+            plan.losers.append((Fate.CONFLICT, loser))
+        else:
+            if not before.loaded_by_run:
+                plan.overwritten.append(key)
+            if before.settled:
+                plan.outdone.append(key)
+        if before.settled:
+            tally.superseded += 1
+            tally.loaded -= before.loaded_by_run
+            tally.unchanged -= not before.loaded_by_run
+        tally.loaded += 1
+        if key in plan.inserts:
+            plan.inserts[key] = record
+        else:
+            plan.replaces[key] = record
+
+    def _known(self, record: Record) -> Known:
+        return _after(record, digest(record, without=self._volatile), True)
+
+
+def _after(record: Record, record_digest: bytes, loaded_by_run: bool) -> Known:
+    return Known(
+        digest=record_digest,
+        created_at=record.created_at,
+        origin=record.origin,
+        loaded_by_run=loaded_by_run,
+        settled=True,
+    )
+
+
+def notes_of(result: LoadResult, reader: Reader) -> dict[str, Any]:
+    """Return what the ledger notes beside the counts."""
+    return {
+        "skipped": result.skipped,
+        "warnings": dict(result.warnings),
+        "rejected": dict(result.rejected),
+        "files": reader.notes.files,
+        "bytes": reader.notes.bytes,
+        "without_vectors": len(reader.notes.without_vectors),
+        "left_out": len(reader.notes.left_out),
+    }

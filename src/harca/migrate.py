@@ -1,0 +1,234 @@
+"""The whole of it: open, upgrade the schema, load, index, verify."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from psycopg.rows import dict_row
+
+from harca import migrations, rollback
+from harca.errors import ConflictFound, NothingToVerify, NotVerified
+from harca.load import Intake, LoadResult, load, notes_of
+from harca.model import Expired, OnConflict, Reader, Space, Tally
+from harca.options import LoadOptions
+from harca.postgres import indexes
+from harca.postgres.connect import Database, translated
+from harca.postgres.rows import StoreRows
+from harca.postgres.target import PostgresTarget, begin_run, lock_store
+from harca.readers.base import Defaults, open_store
+from harca.verify import Verification, verify
+
+
+class Watcher(Protocol):
+    """Is told how a migration comes along."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A stage begins; *total* entries are expected in it."""
+        ...
+
+    def step(self, done: int) -> None:
+        """*done* entries of the stage are done."""
+        ...
+
+
+class Unwatched:
+    """Nobody is looking."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """Say nothing."""
+
+    def step(self, done: int) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What `migrate` did."""
+
+    run_id: int
+    store: str
+    resumed: bool
+    result: LoadResult
+    reader: Reader
+    verification: Verification
+    indexes_built: list[str]
+    spaces: list[dict[str, Any]]
+    options: LoadOptions
+
+    @property
+    def complete(self) -> bool:
+        """True if every record is in and compared, but for rejections that were allowed."""
+        return self.verification.ok and self.result.tally.rejected <= (
+            self.options.max_rejects or 0
+        )
+
+
+def store_name(path: str | Path, options: LoadOptions) -> str:
+    """Return what the store at *path* is called in the table."""
+    return options.name or str(Path(path).resolve())
+
+
+def migrate(
+    path: str | Path,
+    target: Callable[[], Database],
+    options: LoadOptions,
+    *,
+    watcher: Watcher | None = None,
+) -> Migration:
+    """Bring the store at *path* into the database, and prove it.
+
+    The store is opened first: if that fails, the database is not even connected to.
+    Run again, it goes on where it was interrupted, or takes in what is new.
+
+    Raises:
+        HarcaError: See `harca.errors`; what is committed by then stays, and the run is
+            resumed by the same call.
+    """
+    reader = _open(path, options)
+    database = target()
+    watcher = watcher or Unwatched()
+    watcher.stage("schema")
+    migrations.upgrade(database)
+    return _load_and_prove(reader, path, database, options, None, watcher)
+
+
+def load_and_prove(
+    path: str | Path, database: Database, options: LoadOptions, *, revision: str
+) -> Migration:
+    """Do the same for a data revision, which refuses to be stamped on any difference.
+
+    Raises:
+        NotVerified: Store and rows differ, or more records were rejected than allowed.
+    """
+    reader = _open(path, options)
+    done = _load_and_prove(reader, path, database, options, revision, Unwatched())
+    if not done.verification.ok:
+        raise NotVerified(
+            f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
+            hint=f"See `harca verify {path}`. The revision is not stamped; run it again "
+            "when the reason is gone.",
+        )
+    if not done.complete:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in done.result.rejected.items())
+        raise NotVerified(
+            f"{done.result.tally.rejected} records were rejected: {reasons}",
+            hint=f"See `harca rejections list --run {done.run_id}`. The others are in, the "
+            "revision is not stamped; accept them with -x max_rejects="
+            f"{done.result.tally.rejected}.",
+        )
+    return done
+
+
+def _open(path: str | Path, options: LoadOptions) -> Reader:
+    return open_store(path, Defaults(model_id=options.model, source=options.source))
+
+
+def _load_and_prove(
+    reader: Reader,
+    path: str | Path,
+    database: Database,
+    options: LoadOptions,
+    revision: str | None,
+    watcher: Watcher,
+) -> Migration:
+    name = store_name(path, options)
+    with translated(), database.connect() as conn, database.connect() as locker:
+        # The lock is held on a connection of its own, which nothing else can break.
+        lock_store(locker, name)
+        indexes.drop_before_first_load(conn)
+        noted = {**options.as_dict(), "path": str(Path(path).resolve())}
+        run = begin_run(conn, name, store_format=reader.format, revision=revision, options=noted)
+        target = PostgresTarget(conn, run, volatile=reader.volatile)
+        intake = Intake(reader, options, now=run.started_at)
+        total = reader.size_hint()
+        watcher.stage("load", total)
+
+        def progress(tally: Tally) -> None:
+            watcher.step(tally.read)
+
+        try:
+            result = load(intake, target, options, progress=progress)
+        except ConflictFound:
+            # "error" promises that nothing stays: the operator wants to choose first.
+            locker.close()
+            rollback.rollback(database, run.run_id)
+            raise
+        target.finish(notes_of(result, reader))
+        watcher.stage("index")
+        built = indexes.build(conn, progress=watcher.stage)
+        watcher.stage("verify", total)
+        rows = StoreRows(conn, name, run.run_id)
+        verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
+        _note_outcome(conn, run.run_id, verification)
+        spaces = [Space(*space, count).as_dict() for space, count in rows.row_spaces().items()]
+    return Migration(
+        run.run_id, name, run.resumed, result, reader, verification, built, spaces, options
+    )
+
+
+def verify_store(
+    database: Database,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    watcher: Watcher | None = None,
+) -> Verification:
+    """Compare the store at *path* with its rows, as its latest run was told to read it.
+
+    Raises:
+        NothingToVerify: The store was never loaded.
+    """
+    watcher = watcher or Unwatched()
+    store = name or str(Path(path).resolve())
+    with translated(), database.connect() as conn:
+        run = _latest_run(conn, store)
+        options = _options(run["options"])
+        reader = _open(path, options)
+        intake = Intake(reader, options, now=run["started_at"])
+        rows = StoreRows(conn, store, run["run_id"])
+        watcher.stage("verify", reader.size_hint())
+        verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
+        _note_outcome(conn, run["run_id"], verification)
+    return verification
+
+
+def loaded_stores(database: Database) -> list[tuple[str, str]]:
+    """Return name and path of each store whose rows are in the table."""
+    with translated(), database.connect() as conn:
+        found = conn.execute(
+            "SELECT DISTINCT ON (store) store, options ->> 'path' FROM load_runs "
+            "WHERE status <> 'rolled back' ORDER BY store, run_id DESC"
+        )
+        return [(store, path) for store, path in found]
+
+
+def _latest_run(conn: Any, store: str) -> dict[str, Any]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT * FROM load_runs WHERE store = %s AND status <> 'rolled back' "
+            "ORDER BY run_id DESC LIMIT 1",
+            [store],
+        )
+        run: dict[str, Any] | None = cursor.fetchone()
+    if run is None:
+        raise NothingToVerify(f'store "{store}" was never loaded')
+    if run["status"] == "loading":
+        raise NothingToVerify(
+            f'run {run["run_id"]} of store "{store}" is not finished: run the same migrate again'
+        )
+    return run
+
+
+def _options(noted: dict[str, Any]) -> LoadOptions:
+    known = {name: noted[name] for name in LoadOptions.__dataclass_fields__ if name in noted}
+    known["on_conflict"] = OnConflict(known.get("on_conflict", OnConflict.NEWEST))
+    known["expired"] = Expired(known.get("expired", Expired.KEEP))
+    return LoadOptions(**known)
+
+
+def _note_outcome(conn: Any, run_id: int, verification: Verification) -> None:
+    conn.execute(
+        "UPDATE load_runs SET status = %s, fingerprint = %s WHERE run_id = %s",
+        ["verified" if verification.ok else "different", verification.fingerprint, run_id],
+    )

@@ -1,0 +1,137 @@
+"""What both Alembic environments share, and how harca itself runs them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import alembic.command
+import alembic.util
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from harca.errors import HarcaError, SchemaNotReady
+from harca.postgres.connect import Database, database
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# DDL that waits for a lock makes everybody behind it wait too; better to give up soon.
+LOCK_TIMEOUT = "2s"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One of the two chains of revisions."""
+
+    section: str
+    version_table: str
+
+
+SCHEMA = Environment("alembic", "alembic_version")
+DATA = Environment("data", "alembic_version_data")
+
+
+def ini_path() -> Path:
+    """Return the path of ``alembic.ini``: the wheel's own, else the checkout's."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "_migrations" / "alembic.ini"
+    return packaged if packaged.exists() else here.parents[1] / "alembic.ini"
+
+
+def config(environment: Environment, target: Database | None = None) -> Config:
+    """Return Alembic's configuration for *environment*, on *target*."""
+    made = Config(ini_path(), ini_section=environment.section)
+    made.attributes["database"] = target
+    return made
+
+
+def upgrade(target: Database, environment: Environment = SCHEMA) -> tuple[str | None, str | None]:
+    """Bring *target* to head; return the revision before and the one after."""
+    made = config(environment, target)
+    before = current(target, environment)
+    if before != head(environment):
+        try:
+            alembic.command.upgrade(made, "head")
+        except alembic.util.CommandError as exc:
+            raise HarcaError(str(exc), hint="") from exc
+    return before, current(target, environment)
+
+
+def head(environment: Environment = SCHEMA) -> str | None:
+    """Return the newest revision that this version of harca has."""
+    return ScriptDirectory.from_config(config(environment)).get_current_head()
+
+
+def current(target: Database, environment: Environment = SCHEMA) -> str | None:
+    """Return the revision that *target* is at; None before the first."""
+    engine = target.engine()
+    with engine.connect() as connection:
+        return current_on(connection, environment)
+
+
+def current_on(connection: "Connection", environment: Environment = SCHEMA) -> str | None:
+    """Return the revision that a connection's database is at."""
+    context = MigrationContext.configure(
+        connection, opts={"version_table": environment.version_table}
+    )
+    return context.get_current_revision()
+
+
+def require_schema(target: Database, revision: str) -> None:
+    """Refuse if the schema is not at *revision* or behind it.
+
+    Raises:
+        SchemaNotReady: It is older, or not there at all.
+    """
+    found = current(target)
+    if found is not None:
+        script = ScriptDirectory.from_config(config(SCHEMA))
+        applied = {step.revision for step in script.iterate_revisions(found, "base")}
+        if revision in applied:
+            return
+    raise SchemaNotReady(found=found, expected=revision)
+
+
+def run(context: Any, **options: Any) -> None:
+    """Run the revisions that the command line asked for; the body of each ``env.py``.
+
+    Raises:
+        alembic.util.CommandError: For our own errors, so that ``alembic`` prints them
+            as one line with the hint, without a traceback.
+    """
+    settings: Config = context.config
+    if settings.cmd_opts is not None and settings.config_file_name:
+        from logging.config import fileConfig
+
+        fileConfig(settings.config_file_name, disable_existing_loggers=False)
+    options.setdefault("transaction_per_migration", True)
+    if context.is_offline_mode():
+        context.configure(
+            dialect_name="postgresql", literal_binds=True, output_encoding="utf-8", **options
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    try:
+        explicit = context.get_x_argument(as_dictionary=True).get("database")
+        target = settings.attributes.get("database") or database(explicit)
+        settings.attributes["database"] = target
+        with target.engine().connect() as connection:
+            connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+            connection.commit()
+            context.configure(connection=connection, **options)
+            with context.begin_transaction():
+                context.run_migrations()
+    except HarcaError as exc:
+        raise alembic.util.CommandError(
+            f"{exc}\n  hint: {exc.hint}" if exc.hint else str(exc)
+        ) from exc
+
+
+def refuse_offline(context: Any) -> None:
+    """Data revisions read files and prove rows: there is no SQL script of them."""
+    if context.is_offline_mode():
+        raise alembic.util.CommandError(
+            "data revisions cannot be written as SQL: they read a store and verify its rows"
+        )

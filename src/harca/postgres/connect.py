@@ -1,0 +1,227 @@
+"""Which database, how to connect to it, and driver errors in our words."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import psycopg
+from psycopg import errors as pg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
+
+from harca import embedded
+from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
+
+_log = logging.getLogger("harca.sql")
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+# HARCA's own order of precedence, behind ours.
+VARIABLES = (
+    "HARCA_DATABASE_URL",
+    "POSTGRES_CONNECTION_STRING",
+    "HARCA_POSTGRES_CONNECTION_STRING",
+    "SUPABASE_CONNECTION_STRING",
+)
+
+EMBEDDED = "the embedded server"
+
+_DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+://")
+_CONNECT_TIMEOUT_S = "10"
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A resolved database.
+
+    Attributes:
+        conninfo: What libpq takes; holds the password, so it is never shown.
+        origin: Where it was named: an option, a variable or the embedded server.
+    """
+
+    conninfo: str
+    origin: str
+
+    def __repr__(self) -> str:
+        return f"Database({self.shown!r}, origin={self.origin!r})"
+
+    @property
+    def shown(self) -> str:
+        """The database for people and logs, without password."""
+        parts = conninfo_to_dict(self.conninfo)
+        user = f"{parts['user']}@" if "user" in parts else ""
+        host = str(parts.get("host", "localhost"))
+        port = f":{parts['port']}" if "port" in parts else ""
+        name = parts.get("dbname", "")
+        if host.startswith("/"):
+            return f"postgresql://{user}/{name} (socket {host})"
+        return f"postgresql://{user}{host}{port}/{name}"
+
+    def url(self, *, password: bool = False) -> str:
+        """Return a URL that other programs take; the password only if asked for."""
+        parts = {key: str(value) for key, value in conninfo_to_dict(self.conninfo).items()}
+        user, secret = parts.pop("user", ""), parts.pop("password", "")
+        host, port = parts.pop("host", ""), parts.pop("port", "")
+        name = parts.pop("dbname", "")
+        for ours in ("connect_timeout", "application_name"):
+            parts.pop(ours, None)
+        login = quote(user, safe="") + (f":{quote(secret, safe='')}" if secret and password else "")
+        if host.startswith("/") or "," in host:
+            parts["host"] = host
+            if port:
+                parts["port"] = port
+            host = port = ""
+        address = (f"{login}@" if login else "") + host + (f":{port}" if port else "")
+        options = f"?{urlencode(parts, quote_via=quote)}" if parts else ""
+        return f"postgresql://{address}/{quote(name, safe='')}{options}"
+
+    def connect(self, *, autocommit: bool = True) -> psycopg.Connection[Any]:
+        """Return a new connection.
+
+        Raises:
+            CannotConnect: No server, no such database, wrong password.
+        """
+        try:
+            conn = psycopg.connect(self.conninfo, autocommit=autocommit)
+        except psycopg.OperationalError as exc:
+            raise CannotConnect(
+                f"cannot connect to {self.shown}: {_first_line(exc)}",
+                hint=f"The database was named by {self.origin}. Is the server running, and "
+                "does the role exist?",
+            ) from exc
+        if _log.isEnabledFor(logging.DEBUG):
+            conn.cursor_factory = _LoggedCursor
+        return conn
+
+    def engine(self) -> "Engine":
+        """Return an SQLAlchemy engine that connects in the same way; for Alembic."""
+        from sqlalchemy import create_engine
+        from sqlalchemy.pool import NullPool
+
+        return create_engine(
+            "postgresql+psycopg://",
+            creator=lambda: self.connect(autocommit=False),
+            poolclass=NullPool,
+        )
+
+
+class _LoggedCursor(psycopg.Cursor[Any]):
+    """Logs statements before they run; never their values, which are people's data."""
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        _log.debug("%s", _one_line(query, self))
+        return super().execute(query, *args, **options)
+
+    def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        _log.debug("%s", _one_line(query, self))
+        super().executemany(query, *args, **options)
+
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
+        _log.debug("%s", _one_line(statement, self))
+        return super().copy(statement, *args, **options)
+
+
+def _one_line(query: Any, cursor: psycopg.Cursor[Any]) -> str:
+    text = query.as_string(cursor) if isinstance(query, sql.Composable) else str(query)
+    return " ".join(text.split())
+
+
+def database(explicit: str | None = None) -> Database:
+    """Return the database to use.
+
+    *explicit* (``--database``), else the first of `VARIABLES` that is set, else the
+    embedded server, which is started if needed.
+
+    Raises:
+        UsageError: What names the database is no connection string.
+    """
+    if explicit:
+        return Database(_conninfo(explicit, "--database"), "--database")
+    for name in VARIABLES:
+        if value := os.environ.get(name):
+            return Database(_conninfo(value, name), name)
+    return Database(_conninfo(embedded.url(), EMBEDDED), EMBEDDED)
+
+
+def _conninfo(value: str, origin: str) -> str:
+    if "${" in value:
+        # HARCA's sample env file has such references, and dotenv does not expand them.
+        raise UsageError(
+            f"the connection string in {origin} has an unexpanded ${{...}} reference",
+            hint="Write the value itself, or let the shell expand it.",
+        )
+    try:
+        parts = conninfo_to_dict(_DRIVER.sub(r"\1://", value.strip()))
+    except psycopg.ProgrammingError:  # its message may quote the string, with the password
+        parts = {}
+    if not parts:
+        raise UsageError(
+            f"the connection string in {origin} cannot be read",
+            hint="Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's "
+            "key=value form.",
+        ) from None
+    parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
+    parts.setdefault("application_name", "harca")
+    return make_conninfo("", **parts)
+
+
+def target_environment(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return a connection's parts as the variables that libpq's programs read."""
+    return {
+        str(option.envvar, "ascii"): str(parts[str(option.keyword, "ascii")])
+        for option in Conninfo.get_defaults()
+        if option.envvar and str(option.keyword, "ascii") in parts
+    }
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into ours, with a hint by SQLSTATE class.
+
+    Raises:
+        TargetError: For every `psycopg.Error`.
+    """
+    try:
+        yield
+    except psycopg.Error as exc:
+        raise target_error(exc) from exc
+
+
+def target_error(exc: psycopg.Error) -> HarcaError:
+    """Return our error for the driver's."""
+    for kinds, hint in _HINTS:
+        if isinstance(exc, kinds):
+            return TargetError(f"PostgreSQL: {_first_line(exc)}", hint=hint)
+    where = f" ({exc.diag.context.splitlines()[0]})" if exc.diag.context else ""
+    return TargetError(f"PostgreSQL: {_first_line(exc)}{where}")
+
+
+_HINTS: list[tuple[type[psycopg.Error] | tuple[type[psycopg.Error], ...], str]] = [
+    (
+        pg.InsufficientPrivilege,
+        "The role lacks a right. Connect as the tables' owner, or have it granted.",
+    ),
+    (pg.UndefinedTable, "Run `alembic upgrade head` (or `harca migrate`) first."),
+    (pg.DiskFull, "The server is out of disk space. Make room, then run the same command again."),
+    (pg.LockNotAvailable, "Another session holds a lock. Run the same command again later."),
+    (
+        (pg.FeatureNotSupported, pg.UndefinedFile),
+        "Is pgvector installed on the server? See the list in pg_available_extensions.",
+    ),
+    (
+        (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, psycopg.OperationalError),
+        "The connection was lost. Run the same command again: it goes on where it was.",
+    ),
+]
+
+
+def _first_line(exc: BaseException) -> str:
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__

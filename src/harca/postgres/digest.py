@@ -1,0 +1,36 @@
+"""The SQL half of `harca.fingerprint`, and the queries in ``sql/``."""
+
+from functools import cache
+from importlib import resources
+
+from psycopg import sql
+
+
+@cache
+def query(name: str) -> str:
+    """Return the text of ``sql/NAME.sql``."""
+    return resources.files("harca.postgres").joinpath(f"sql/{name}.sql").read_text("utf-8")
+
+
+def composed(name: str, **parts: sql.Composable) -> sql.Composed:
+    """Return ``sql/NAME.sql`` with its ``{placeholders}`` filled in."""
+    return sql.SQL(query(name)).format(**parts)
+
+
+def row_digest(row: str, *, created_at: sql.Composable) -> sql.Composed:
+    """Return the expression for a row's digest; equal to `harca.fingerprint.digest`.
+
+    Args:
+        row: Alias of the table, which has the columns of ``vector_embeddings``.
+        created_at: NULL where the record had no date.
+
+    Takes the parameter ``%(volatile)s``: metadata keys that are left out.
+    """
+    return composed("row_digest", row=sql.Identifier(row), created_at=created_at)
+
+
+def dated(row: str, run: str) -> sql.Composed:
+    """Return a row's creation date, NULL if the store had none: then it is its run's start."""
+    return sql.SQL("nullif({row}.created_at, {run}.started_at)").format(
+        row=sql.Identifier(row), run=sql.Identifier(run)
+    )

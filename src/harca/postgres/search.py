@@ -1,0 +1,176 @@
+"""Nearest neighbours within one space."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from harca.errors import UsageError
+from harca.model import Space
+from harca.postgres.indexes import SpaceIndex, capabilities, spaces, valid_index
+
+_EF_SEARCH = 40  # pgvector's default; it must not be below k
+_MAX_EF_SEARCH = 1_000
+MAX_K = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One result; *similarity* is the cosine, 1 for the same direction."""
+
+    id: int
+    store_key: str | None
+    similarity: float
+    content: str
+    metadata: Any
+    model_id: str
+    source: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the hit as ``--json`` shows it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The hits, and how they were found: ``exact`` or the index's name."""
+
+    hits: list[Hit]
+    space: Space
+    answered_by: str
+
+
+def search(
+    conn: psycopg.Connection[Any],
+    embedding: NDArray[np.float32],
+    space: Space,
+    *,
+    k: int = 10,
+    where: Mapping[str, Any] | None = None,
+    source: str | None = None,
+) -> Answer:
+    """Return the *k* records of *space* nearest to *embedding* by cosine distance.
+
+    Args:
+        embedding: float32, shape ``(space.dims,)``.
+        where: Only records whose metadata contain this object (``@>``).
+
+    Ties come in the order of their ids. Zero vectors have no direction: they are never
+    found, and cannot be searched for.
+
+    Raises:
+        UsageError: *k* or *embedding* does not fit.
+    """
+    if not 1 <= k <= MAX_K:
+        raise UsageError(f"k is {k}, expected 1 to {MAX_K}", hint="Ask for fewer results.")
+    if len(embedding) != space.dims:
+        raise UsageError(
+            f'the query has {len(embedding)} dimensions, space "{space.model_id}" {space.dims}',
+            hint="Embed the query with the model that made the stored embeddings.",
+        )
+    if not embedding.any():
+        raise UsageError(
+            "the query is a zero vector, which is near to nothing",
+            hint="Was the query's text empty?",
+        )
+    index = valid_index(conn, space)
+    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        _prefer(conn, index, k=k)
+        cursor.execute(
+            _statement(space, index, where=where is not None, source=source is not None),
+            {
+                "query": _text(embedding),
+                "k": k,
+                "where": Jsonb(dict(where or {})),
+                "source": source,
+            },
+        )
+        rows = cursor.fetchall()
+    hits = [
+        Hit(similarity=1.0 - row.pop("distance"), **row)
+        for row in rows
+        if not np.isnan(row["distance"])
+    ]
+    return Answer(hits, space, index.name if index else "exact")
+
+
+def _statement(
+    space: Space, index: SpaceIndex | None, *, where: bool, source: bool
+) -> sql.Composed:
+    kind = index.type if index else "vector"
+    expression = sql.SQL("(embedding::{}({}))").format(sql.SQL(kind), sql.Literal(space.dims))
+    # The space is written out, not passed: a generic plan could not use a partial index.
+    return sql.SQL(
+        "SELECT id, store_key, {expression} <=> %(query)s::{kind}({dims}) AS distance, "
+        "content, metadata, model_id, source FROM vector_embeddings "
+        "WHERE model_id = {model_id} AND dims = {dims}{where}{source} "
+        "ORDER BY distance, id LIMIT %(k)s"
+    ).format(
+        expression=expression,
+        kind=sql.SQL(kind),
+        dims=sql.Literal(space.dims),
+        model_id=sql.Literal(space.model_id),
+        where=sql.SQL(" AND metadata @> %(where)s" if where else ""),
+        source=sql.SQL(" AND source = %(source)s" if source else ""),
+    )
+
+
+def _prefer(conn: psycopg.Connection[Any], index: SpaceIndex | None, *, k: int) -> None:
+    """Have the planner use the space's index: left alone, it scans smaller tables."""
+    if index is None:
+        return
+    conn.execute("SET LOCAL enable_seqscan = off")
+    conn.execute("SET LOCAL enable_sort = off")
+    effort = min(max(_EF_SEARCH, 2 * k), _MAX_EF_SEARCH)
+    conn.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(effort)))
+    if capabilities(conn).iterative_scan:
+        # Otherwise a filter can leave fewer than k of the candidates.
+        conn.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+
+
+def _text(embedding: NDArray[np.float32]) -> str:
+    return f"[{','.join(map(repr, embedding.tolist()))}]"
+
+
+def find_space(conn: psycopg.Connection[Any], *, model_id: str | None, dims: int | None) -> Space:
+    """Return the one space that fits.
+
+    Raises:
+        UsageError: None fits, or several do.
+    """
+    all_spaces = spaces(conn)
+    fitting = [
+        space
+        for space in all_spaces
+        if model_id in (None, space.model_id) and dims in (None, space.dims)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    shown = ", ".join(f"{space.model_id}/{space.dims}" for space in fitting or all_spaces)
+    wanted = f"{model_id or 'any model'}/{dims or 'any dimension'}"
+    if not fitting:
+        raise UsageError(
+            f'no space fits "{wanted}"',
+            hint=f"There are: {shown}." if shown else "The table is empty: `harca migrate STORE`.",
+        )
+    raise UsageError(f'{len(fitting)} spaces fit "{wanted}"', hint=f"Name one by --model: {shown}.")
+
+
+def stored_embedding(
+    conn: psycopg.Connection[Any], column: str, value: str | int, *, model_id: str | None
+) -> tuple[NDArray[np.float32], str] | None:
+    """Return embedding and model of the first row whose *column* is *value*, if any."""
+    row = conn.execute(
+        sql.SQL(
+            "SELECT embedding::real[], model_id FROM vector_embeddings WHERE {column} = {value} "
+            "AND (%(model)s::text IS NULL OR model_id = %(model)s) ORDER BY id LIMIT 1"
+        ).format(column=sql.Identifier(column), value=sql.Literal(value)),
+        {"model": model_id},
+    ).fetchone()
+    return None if row is None else (np.array(row[0], dtype=np.float32), row[1])

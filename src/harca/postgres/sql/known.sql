@@ -1,0 +1,13 @@
+-- What is known of the rows under some keys of a store.
+SELECT
+    v.store_key,
+    {digest} AS digest,
+    {created_at} AS created_at,
+    v.run_id,
+    ARRAY(
+        SELECT {loser_digest} FROM superseded s
+        WHERE s.store = v.store AND s.store_key = v.store_key AND s.kind = 'conflict'
+    ) AS losers
+FROM vector_embeddings v
+LEFT JOIN load_runs r USING (run_id)
+WHERE v.store = %(store)s AND v.store_key = ANY (%(keys)s)

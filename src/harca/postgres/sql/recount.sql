@@ -1,0 +1,12 @@
+-- A run's counts, from the rows, the batches and the lists that they stand for.
+SELECT
+    b.read, b.unchanged,
+    (SELECT count(*) FROM vector_embeddings WHERE run_id = %(run_id)s) AS loaded,
+    (
+        SELECT count(*) FROM superseded WHERE run_id = %(run_id)s AND kind <> 'overwritten'
+    ) AS superseded,
+    (SELECT count(*) FROM rejections WHERE run_id = %(run_id)s) AS rejected
+FROM (
+    SELECT coalesce(sum(read), 0)::bigint AS read, coalesce(sum(unchanged), 0)::bigint AS unchanged
+    FROM load_batches WHERE run_id = %(run_id)s
+) b

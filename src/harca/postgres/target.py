@@ -1,0 +1,281 @@
+"""The table and its ledger: one run's transactions."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row, scalar_row
+from psycopg.types.json import Jsonb
+
+from harca.batching import Batch
+from harca.conflicts import Fate, Known
+from harca.errors import StoreBusy
+from harca.ledger import Plan, Run
+from harca.model import Record, Rejection, Tally
+from harca.postgres import frames
+from harca.postgres.digest import composed, dated, query, row_digest
+
+_COLUMNS = (
+    "content", "embedding", "metadata", "model_id", "created_at", "updated_at", "source",
+    "store", "store_key", "run_id",
+)  # fmt: skip
+
+_TABLE = "vector_embeddings"
+_STAGE = "harca_stage"
+
+
+class PostgresTarget:
+    """Writes one run; the connection is its own and in autocommit mode."""
+
+    def __init__(
+        self, conn: psycopg.Connection[Any], run: Run, *, volatile: Iterable[str] = ()
+    ) -> None:
+        self.conn, self.run = conn, run
+        self._volatile = sorted(volatile)
+        self._staged = False
+
+    def has_rows(self) -> bool:
+        """Say whether the store has any row in the table."""
+        found = self.conn.execute(
+            "SELECT FROM vector_embeddings WHERE store = %s LIMIT 1", [self.run.store]
+        )
+        return found.rowcount > 0
+
+    def known(self, keys: list[str], *, settled: set[str]) -> dict[str, Known]:
+        """Return what the table holds under *keys*."""
+        statement = composed(
+            "known",
+            digest=row_digest("v", created_at=dated("v", "r")),
+            created_at=dated("v", "r"),
+            loser_digest=row_digest("s", created_at=sql.Identifier("s", "created_at")),
+        )
+        with self.conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(
+                statement, {"store": self.run.store, "keys": keys, "volatile": self._volatile}
+            )
+            return {
+                row["store_key"]: Known(
+                    digest=row["digest"],
+                    created_at=row["created_at"],
+                    origin=f"the table (run {row['run_id']})",
+                    loaded_by_run=row["run_id"] == self.run.run_id,
+                    settled=row["store_key"] in settled,
+                    losers=frozenset(row["losers"]),
+                )
+                for row in cursor
+            }
+
+    def commit(self, batch: Batch, plan: Plan) -> None:
+        """Bring a batch in: rows, superseded, rejections and ledger in one transaction.
+
+        Either all of it is committed or nothing, so that the ledger is never ahead of the
+        rows nor behind them.
+        """
+        with self.conn.transaction():
+            self._keep_rows(plan.overwritten, kind="overwritten")
+            self._keep_rows(plan.outdone, kind=Fate.CONFLICT)
+            if plan.replaces:
+                self._stage()
+                self._copy(_STAGE, plan.replaces.values())
+                self.conn.execute(query("replace_rows"))
+            self._copy(_TABLE, plan.inserts.values())
+            self._copy_losers(plan.losers)
+            self._insert_rejections(batch.rejections)
+            self._note(batch, plan.tally)
+
+    def _stage(self) -> None:
+        if not self._staged:
+            self.conn.execute(
+                f"CREATE TEMP TABLE IF NOT EXISTS {_STAGE} ON COMMIT DELETE ROWS AS "
+                f"SELECT {', '.join(_COLUMNS)} FROM {_TABLE} WITH NO DATA"
+            )
+            self._staged = True
+
+    def _row(self, record: Record) -> bytes:
+        started = frames.timestamptz(self.run.started_at)
+        return frames.row(
+            frames.text(record.content),
+            frames.vector(record),
+            frames.jsonb(record),
+            frames.text(record.model_id),
+            frames.timestamptz(record.created_at) or started,
+            started,
+            frames.text(record.source),
+            frames.text(self.run.store),
+            frames.text(record.key),
+            frames.int8(self.run.run_id),
+        )
+
+    def _copy(self, table: str, records: Iterable[Record]) -> None:
+        self._copy_rows(table, _COLUMNS, [self._row(record) for record in records])
+
+    def _copy_rows(self, table: str, columns: Iterable[str], rows: list[bytes]) -> None:
+        if not rows:
+            return
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
+            sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        with self.conn.cursor() as cursor:
+            with cursor.copy(statement) as copy:
+                for piece in frames.stream(rows):
+                    copy.write(piece)
+            # Triggers and rules could leave rows out without an error.
+            if cursor.rowcount != len(rows):
+                raise psycopg.DataError(
+                    f"COPY took {cursor.rowcount} of {len(rows)} rows for {table}"
+                )
+
+    def _keep_rows(self, keys: list[str], *, kind: str) -> None:
+        if keys:
+            self.conn.execute(
+                composed("keep_rows", created_at=dated("v", "r")),
+                {
+                    "run_id": self.run.run_id,
+                    "attempt": self.run.attempt,
+                    "kind": str(kind),
+                    "store": self.run.store,
+                    "keys": keys,
+                },
+            )
+
+    def _copy_losers(self, losers: list[tuple[Fate, Record]]) -> None:
+        columns = (
+            "run_id", "attempt", "kind", "origin", "store", "store_key", "content",
+            "embedding", "metadata", "model_id", "created_at", "source",
+        )  # fmt: skip
+        rows = [
+            frames.row(
+                frames.int8(self.run.run_id),
+                frames.int4(self.run.attempt),
+                frames.text(kind),
+                frames.text(record.origin),
+                frames.text(self.run.store),
+                frames.text(record.key),
+                frames.text(record.content),
+                frames.vector(record),
+                frames.jsonb(record),
+                frames.text(record.model_id),
+                frames.timestamptz(record.created_at),
+                frames.text(record.source),
+            )
+            for kind, record in losers
+        ]
+        self._copy_rows("superseded", columns, rows)
+
+    def _insert_rejections(self, rejections: list[Rejection]) -> None:
+        if rejections:
+            with self.conn.cursor() as cursor:
+                cursor.executemany(
+                    "INSERT INTO rejections (run_id, attempt, origin, reason, detail, payload) "
+                    "VALUES (%s, %s, %s, %s, %s, %s)",
+                    [
+                        (
+                            self.run.run_id,
+                            self.run.attempt,
+                            one.origin,
+                            one.reason,
+                            storable(one.detail),
+                            one.payload,
+                        )
+                        for one in rejections
+                    ],
+                )
+
+    def _note(self, batch: Batch, tally: Tally) -> None:
+        first, last = batch.origins
+        self.conn.execute(
+            "INSERT INTO load_batches (run_id, attempt, number, read, loaded, unchanged, "
+            "superseded, rejected, first_origin, last_origin) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                self.run.run_id,
+                self.run.attempt,
+                batch.number,
+                tally.read,
+                tally.loaded,
+                tally.unchanged,
+                tally.superseded,
+                tally.rejected,
+                first,
+                last,
+            ],
+        )
+
+    def finish(self, notes: Mapping[str, Any]) -> None:
+        """Sum the run up; drop what attempts that were interrupted had noted."""
+        with self.conn.transaction():
+            values = {
+                "run_id": self.run.run_id,
+                "attempt": self.run.attempt,
+                "notes": Jsonb(dict(notes)),
+            }
+            for table in ("load_batches", "rejections", "superseded"):
+                kept = "AND kind <> 'overwritten'" if table == "superseded" else ""
+                self.conn.execute(
+                    f"DELETE FROM {table} WHERE run_id = %(run_id)s "
+                    f"AND attempt < %(attempt)s {kept}",
+                    values,
+                )
+            self.conn.execute(query("finish_run"), values)
+
+
+def storable(message: str) -> str:
+    """Return *message* without what PostgreSQL cannot store as text."""
+    return message.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+def lock_store(conn: psycopg.Connection[Any], store: str) -> None:
+    """Keep other processes off *store* until the connection closes.
+
+    Raises:
+        StoreBusy: Another one is working on it.
+    """
+    key = conn.execute("SELECT hashtextextended(%s, 0)", [f"harca:{store}"]).fetchone()
+    assert key is not None
+    if conn.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone() == (True,):
+        return
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted "
+            "AND ((classid::bigint << 32) | objid::bigint) = %s AND objsubid = 1",
+            key,
+        )
+        pid = cursor.fetchone()
+    raise StoreBusy(store, pid=pid)
+
+
+def begin_run(
+    conn: psycopg.Connection[Any],
+    store: str,
+    *,
+    store_format: str,
+    revision: str | None,
+    options: Mapping[str, Any],
+) -> Run:
+    """Return a new run, or the one of this store that was interrupted.
+
+    A data revision's run is taken up again until it is rolled back: it is the same
+    revision that loads.
+    """
+    unfinished = "status <> 'rolled back'" if revision is not None else "status = 'loading'"
+    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            f"UPDATE load_runs SET attempt = attempt + 1, status = 'loading', "
+            f"options = %(options)s, finished_at = NULL, fingerprint = NULL "
+            f"WHERE run_id = (SELECT max(run_id) FROM load_runs WHERE store = %(store)s "
+            f"AND revision IS NOT DISTINCT FROM %(revision)s AND {unfinished}) "
+            f"RETURNING run_id, attempt, started_at",
+            {"options": Jsonb(dict(options)), "store": store, "revision": revision},
+        )
+        row = cursor.fetchone()
+        resumed = row is not None
+        if row is None:
+            cursor.execute(
+                "INSERT INTO load_runs (store, format, revision, status, options) "
+                "VALUES (%s, %s, %s, 'loading', %s) RETURNING run_id, attempt, started_at",
+                [store, store_format, revision, Jsonb(dict(options))],
+            )
+            row = cursor.fetchone()
+        assert row is not None
+    return Run(row["run_id"], store, row["attempt"], row["started_at"], resumed)

@@ -1,0 +1,1 @@
+"""Store formats, one file each; `base.open_store` finds the one that fits."""

@@ -1,0 +1,180 @@
+"""The registry of store formats, and what every reader of files needs."""
+
+import errno
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from os import fsencode
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harca.errors import EmptyStore, StoreNotFound, UnknownFormat
+from harca.model import Item, Reader, Reason, Rejection, StoreNotes
+
+# One module a format, asked in this order. A module has FORMAT and open_path().
+MODULES = ("harca.readers.harca",)
+
+MAX_FILE_BYTES = 1 << 30  # what PostgreSQL takes as one value
+
+_REREADS = 3
+_REREAD_PAUSE_S = 0.05
+_LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the operator says where a store says nothing.
+
+    Attributes:
+        model_id: Label for records without one.
+        source: Source label for all records, instead of the reader's own.
+    """
+
+    model_id: str = "unknown"
+    source: str | None = None
+
+
+def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
+    """Return the reader for the store at *path*.
+
+    Raises:
+        StoreNotFound: There is nothing at *path*.
+        UnknownFormat: No reader knows what is there.
+        EmptyStore: The format is known, but it holds no vector.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StoreNotFound(str(path))
+    modules = [import_module(name) for name in MODULES]
+    for module in modules:
+        reader: Reader | None = module.open_path(path, defaults or Defaults())
+        if reader is not None:
+            return reader
+    if path.is_dir() and not any(path.iterdir()):
+        raise EmptyStore(str(path), found="an empty folder")
+    raise UnknownFormat(
+        str(path), found=_describe(path), known=", ".join(module.FORMAT for module in modules)
+    )
+
+
+def _describe(path: Path) -> str:
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(200)
+        if start.startswith(_LFS_POINTER):
+            return "a Git LFS pointer instead of the file itself (run `git lfs pull`)"
+        return f"a file of {path.stat().st_size} bytes"
+    if not path.is_dir():
+        return "neither a file nor a folder"
+    names = sorted(entry.name for entry in path.iterdir())
+    shown = ", ".join(map(printable, names[:5]))
+    return f"a folder with {shown}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def printable(name: str) -> str:
+    """Return a file name that PostgreSQL and a terminal can take, whatever its bytes."""
+    return fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\0")
+
+
+@dataclass(slots=True)
+class FoundFile:
+    """A file that was read, or why it could not be."""
+
+    origin: str
+    data: bytes = b""
+    rejection: Rejection | None = None
+
+
+def read_file(path: Path, origin: str) -> FoundFile:
+    """Read a whole file. Failures are values: one bad file must not stop a load."""
+    try:
+        status = path.stat()  # before opening: a named pipe would block for ever
+        if not stat.S_ISREG(status.st_mode):
+            return _unread(origin, Reason.UNREADABLE, "not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            return _unread(origin, Reason.TOO_LARGE, f"{status.st_size} bytes")
+        return FoundFile(origin, path.read_bytes())
+    except FileNotFoundError:
+        gone = "a link to nothing" if path.is_symlink() else "was there when the folder was listed"
+        reason = Reason.UNREADABLE if path.is_symlink() else Reason.VANISHED
+        return _unread(origin, reason, gone)
+    except OSError as exc:
+        reason = Reason.SYMLINK_LOOP if exc.errno == errno.ELOOP else Reason.UNREADABLE
+        return _unread(origin, reason, exc.strerror or str(exc))
+
+
+def _unread(origin: str, reason: Reason, detail: str) -> FoundFile:
+    return FoundFile(origin, rejection=Rejection(origin, reason, detail))
+
+
+def read_json(path: Path, origin: str, parse: Callable[[bytes], Any]) -> tuple[FoundFile, Any]:
+    """Read and parse a file; a file that is being rewritten is given time to be finished.
+
+    HARCA writes in place, so that a reader can meet half a file. An old file that is cut
+    short stays so: no use waiting.
+    """
+    for attempt in range(_REREADS):
+        found = read_file(path, origin)
+        if found.rejection is not None:
+            return found, None
+        try:
+            return found, parse(found.data)
+        except (ValueError, RecursionError) as exc:
+            if found.data.startswith(_LFS_POINTER):
+                found.rejection = Rejection(
+                    origin,
+                    Reason.LFS_POINTER,
+                    "a Git LFS pointer, not the file (run `git lfs pull`)",
+                    found.data,
+                )
+                return found, None
+            found.rejection = Rejection(origin, Reason.UNPARSABLE, _short(exc), found.data)
+            if attempt + 1 == _REREADS or not _being_written(path):
+                return found, None
+            time.sleep(_REREAD_PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+def _being_written(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < 1.0
+    except OSError:
+        return False
+
+
+def _short(exc: Exception) -> str:
+    if isinstance(exc, RecursionError):
+        return "nested too deeply"
+    return str(exc).splitlines()[0][:200]
+
+
+def as_payload(value: Any) -> bytes:
+    """Return an entry of a larger file as JSON bytes, for a rejection."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # half of a surrogate pair, or an integer over 64 bits
+        import json
+
+        return json.dumps(value).encode()
+
+
+@dataclass(slots=True)
+class ListReader:
+    """Items from a list; for tests, and for stores that are small enough to hold."""
+
+    entries: list[Item | Rejection]
+    format: str = "list"
+    volatile: frozenset[str] = frozenset()
+    notes: StoreNotes = field(default_factory=StoreNotes)
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Yield the items in the list's order."""
+        yield from self.entries
+
+    def size_hint(self) -> int:
+        """Return the number of items."""
+        return len(self.entries)

@@ -1,0 +1,377 @@
+"""HARCA's file store: one JSON file per (model, text), and the JSON files beside it.
+
+Any number of folders, found by their files and not by configuration. What a file is,
+is told by its contents:
+
+* a record: ``text``, ``modelName``, ``embedding``, dates; its name is the SHA-256 of
+  ``modelName + ":" + text``. The vector is a list, or zlib + base64 under one of two
+  markers (``compressed``: the code that wrote most data; ``_compressed``: HEAD).
+* a list of ``{id, embedding, content, metadata}``: the document module's store.
+* ``{"code_vectors": [...]}``: rows of a table exported as JSON, vectors in text form.
+* documents without vectors and their index files; ``stats.json``: no records.
+
+Established from HARCA's source at commit 2106575 and its committed data.
+"""
+
+import hashlib
+import json
+import os
+import re
+import zlib
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import simdjson
+from numpy.typing import NDArray
+
+from harca.errors import EmptyStore
+from harca.model import Item, Reason, Rejection, StoreNotes, Warn
+from harca.readers.base import Defaults, FoundFile, as_payload, printable, read_json
+
+FORMAT = "harca"
+
+_RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json")
+_NOT_RECORDS = {"stats.json"}
+_SKIPPED_FOLDERS = {".harca", ".git", "node_modules"}
+_TABLES = ("code_vectors", "embeddings", "vector_embeddings")
+_OWN_FIELDS = {"text", "modelName", "embedding"}
+# 16,000 components of at most 25 characters, with room: more is no vector.
+_MAX_INFLATED_BYTES = 4 * 1024 * 1024
+
+_VECTOR_FIELD = re.compile(rb'"embedding":\s*\[')
+
+
+def open_path(path: Path, defaults: Defaults) -> "HarcaReader | None":
+    """Return a reader if *path* is a HARCA store, or a file of one.
+
+    Raises:
+        EmptyStore: It is one, but nothing in it has a vector.
+    """
+    reader = HarcaReader(path, defaults)
+    seen_any = False
+    for found in reader.items():
+        if isinstance(found, Item):
+            return reader
+        seen_any = seen_any or bool(_RECORD_NAME.fullmatch(found.origin.rpartition("/")[2]))
+    notes = reader.notes
+    if seen_any:
+        return reader  # broken records only: a load that rejects them all says so
+    if notes.without_vectors or any(why == _STATS for _, why in notes.left_out):
+        raise EmptyStore(str(path), found=_summary(notes))
+    return None
+
+
+_STATS = "counters of the cache, no records"
+_NO_RECORD = "JSON, but no record"
+_CACHE = "cached vectors without their texts"
+
+
+def _summary(notes: StoreNotes) -> str:
+    parts = []
+    if notes.without_vectors:
+        parts.append(f"{len(notes.without_vectors)} documents without vectors")
+    if notes.left_out:
+        parts.append(f"{len(notes.left_out)} files that hold no records")
+    return " and ".join(parts)
+
+
+class HarcaReader:
+    """Reads a folder tree, or one file, in the order of its folders' and files' names."""
+
+    format = FORMAT
+    # Rewritten by HARCA on every read of a record.
+    volatile = frozenset({"lastAccessed", "accessCount"})
+
+    def __init__(self, path: Path, defaults: Defaults | None = None) -> None:
+        self.path = path
+        self.defaults = defaults or Defaults()
+        self.notes = StoreNotes()
+        self._parser = simdjson.Parser()
+
+    def size_hint(self) -> int | None:
+        """Return the number of files that may be records."""
+        if self.path.is_file():
+            return None
+        return sum(
+            1
+            for _, names in self._folders(StoreNotes())
+            if not isinstance(names, Rejection)
+            for name in names
+            if name not in _NOT_RECORDS
+        )
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Yield what the store holds; memory is the names of one folder and one file."""
+        self.notes = StoreNotes()
+        if self.path.is_file():
+            yield from self._read(self.path, self.path.name, folder=".")
+            return
+        for folder, names in self._folders(self.notes):
+            if isinstance(names, Rejection):
+                yield names
+                continue
+            shown = printable(folder)
+            for name in names:
+                origin = printable(name) if folder == "." else f"{shown}/{printable(name)}"
+                yield from self._read(self.path / folder / name, origin, folder=shown)
+
+    def _folders(self, notes: StoreNotes) -> Iterator[tuple[str, list[str] | Rejection]]:
+        """Yield each folder below the store with the names of its JSON files, sorted."""
+        pending = ["."]
+        visited: dict[tuple[int, int], str] = {}
+        while pending:
+            folder = pending.pop()
+            shown = printable(folder)
+            try:
+                status = (self.path / folder).stat()
+                identity = status.st_dev, status.st_ino
+                if identity in visited:
+                    detail = f'leads back to "{printable(visited[identity])}"'
+                    notes.warnings.append((shown, Warn.SYMLINK_LOOP, detail))
+                    continue
+                visited[identity] = folder
+                names, inner = [], []
+                with os.scandir(self.path / folder) as entries:
+                    for entry in entries:
+                        if _is_dir(entry):
+                            if entry.name not in _SKIPPED_FOLDERS:
+                                inner.append(os.path.normpath(f"{folder}/{entry.name}"))
+                        elif entry.name.endswith(".json"):
+                            names.append(entry.name)
+            except FileNotFoundError:
+                detail = "the folder was there when its parent was listed"
+                yield folder, Rejection(shown, Reason.VANISHED, detail)
+                continue
+            except OSError as exc:
+                yield folder, Rejection(shown, Reason.UNREADABLE, exc.strerror or str(exc))
+                continue
+            pending.extend(sorted(inner, reverse=True))
+            yield folder, sorted(names)
+
+    def _read(self, path: Path, origin: str, *, folder: str) -> Iterator[Item | Rejection]:
+        if path.name in _NOT_RECORDS:
+            self.notes.left_out.append((origin, _STATS))
+            return
+        found, parsed = read_json(path, origin, self._parse)
+        self.notes.files += 1
+        self.notes.bytes += len(found.data)
+        if found.rejection is not None:
+            yield found.rejection
+            return
+        value, vector = parsed
+        if isinstance(value, list):
+            yield from self._documents(value, found)
+        elif not isinstance(value, dict):
+            yield from self._no_record(found, "JSON, but neither an object nor a list")
+        elif "embedding" in value or {"text", "modelName"} <= value.keys():
+            yield self._record(value, vector, found, path, folder)
+        elif table := next((name for name in _TABLES if _holds_vectors(value.get(name))), None):
+            yield from self._table(table, found)
+        elif _is_document(value):
+            self.notes.without_vectors.append(origin)
+        elif value and all(_is_cached_vector(entry) for entry in value.values()):
+            self.notes.left_out.append((origin, _CACHE))
+        else:
+            yield from self._no_record(found, "an object without text, modelName and embedding")
+
+    def _no_record(self, found: FoundFile, what: str) -> Iterator[Rejection]:
+        """A file named as a record must be one; any other file is somebody else's."""
+        if _RECORD_NAME.fullmatch(found.origin.rpartition("/")[2]):
+            yield Rejection(found.origin, Reason.NO_VECTOR, what, found.data)
+        else:
+            self.notes.left_out.append((found.origin, _NO_RECORD))
+
+    def _parse(self, data: bytes) -> tuple[Any, NDArray[np.float64] | None]:
+        """Return the JSON value, and a record's vector if it could be read the fast way.
+
+        The numbers of a plain record never become Python objects: a 1536-d record takes
+        about 60 us instead of 160. Whatever is unusual takes the slow way, which can say
+        what is wrong with it.
+        """
+        start = _VECTOR_FIELD.search(data)
+        if start and (end := data.find(b"]", start.end())) > 0:
+            opening = start.end() - 1
+            try:
+                # simdjson's buffers flatten nested lists, but this one ends at the first
+                # bracket that closes, so that a nested list does not parse.
+                numbers: Any = self._parser.parse(data[opening : end + 1])
+                vector = np.frombuffer(numbers.as_buffer(of_type="d"), dtype=np.float64)
+                del numbers
+                rest = orjson.loads(data[:opening] + b'"\xe2\x80\xa6"' + data[end + 1 :])
+            except (ValueError, TypeError, RuntimeError):
+                pass
+            else:
+                # Otherwise the field was somewhere inside, or there twice.
+                if isinstance(rest, dict) and rest.get("embedding") == "…":
+                    return rest, vector
+        # The standard parser takes what orjson refuses and JavaScript or Python can
+        # write: NaN, half a surrogate pair, long integers. What is wrong is told later.
+        try:
+            return orjson.loads(data), None
+        except orjson.JSONDecodeError:
+            return json.loads(data.decode("utf-8-sig")), None
+
+    def _record(
+        self,
+        value: dict[str, Any],
+        vector: NDArray[np.float64] | None,
+        found: FoundFile,
+        path: Path,
+        folder: str,
+    ) -> Item | Rejection:
+        text, model = value.get("text"), value.get("modelName")
+        stem = path.name.removesuffix(".json")
+        if model is None and isinstance(text, str) and stem == _md5(text):
+            model = path.parent.name  # an older layout: <model>/<md5 of the text>.json
+        key: str | None = None
+        warnings: tuple[Warn, ...] = ()
+        if isinstance(text, str):
+            model = self.defaults.model_id if model is None else model
+            key = record_key(str(model), text)
+            if stem not in (key, _md5(text)):
+                warnings = (Warn.NAME_MISMATCH,)
+        raw: Any = value.get("embedding") if vector is None else vector
+        metadata = {name: entry for name, entry in value.items() if name not in _OWN_FIELDS}
+        if isinstance(raw, dict) and (marker := _compression(raw)):
+            try:
+                raw = inflate(raw["data"])
+            except (ValueError, zlib.error, TypeError) as exc:
+                detail = f"the compressed vector cannot be unpacked: {exc}"
+                return Rejection(found.origin, Reason.UNPARSABLE, detail, found.data)
+            metadata["compressed"] = marker
+        nested = metadata.pop("metadata", {})
+        if isinstance(nested, dict):
+            metadata = {**nested, **metadata, "directory": folder}
+        else:
+            metadata = nested  # not an object: normalize says so
+        return Item(
+            key=key,
+            content=text,
+            vector=raw,
+            metadata=metadata,
+            model_id=model,
+            created_at=value.get("createdAt"),
+            expires_at=value.get("expiresAt"),
+            source=self.defaults.source or "harca-files",
+            origin=found.origin,
+            payload=lambda: found.data,
+            warnings=warnings,
+        )
+
+    def _documents(self, entries: list[Any], found: FoundFile) -> Iterator[Item | Rejection]:
+        """The document module's ``vector-store.json``."""
+        if not _holds_vectors(entries):
+            yield from self._no_record(found, "a list without embeddings")
+            return
+        for number, entry in enumerate(_exact(found.data)):
+            metadata = entry.get("metadata") if isinstance(entry, dict) else None
+            created = metadata.get("created") if isinstance(metadata, dict) else None
+            yield self._entry(entry, f"{found.origin}[{number}]", "harca-documents", created)
+
+    def _table(self, table: str, found: FoundFile) -> Iterator[Item | Rejection]:
+        """Rows of a table, exported as JSON; vectors in pgvector's text form."""
+        for number, entry in enumerate(_exact(found.data)[table]):
+            created = entry.get("created_at") if isinstance(entry, dict) else None
+            yield self._entry(entry, f"{found.origin}#{table}[{number}]", table, created)
+
+    def _entry(self, entry: Any, origin: str, source: str, created_at: Any) -> Item | Rejection:
+        if not isinstance(entry, dict):
+            return Rejection(origin, Reason.NO_VECTOR, "not an object", as_payload(entry))
+        return Item(
+            key=entry.get("id"),
+            content=entry.get("content"),
+            vector=_from_text(entry.get("embedding")),
+            metadata=entry.get("metadata"),
+            model_id=self.defaults.model_id,
+            created_at=created_at,
+            source=self.defaults.source or source,
+            origin=origin,
+            payload=lambda: as_payload(entry),
+        )
+
+
+def record_key(model: str, text: str) -> str:
+    """Return the identity of a record, which is also its file's name.
+
+    Half a surrogate pair is hashed as Node does it, as U+FFFD.
+    """
+    joined = f"{model}:{text}"
+    if joined.isascii():
+        raw = joined.encode()
+    else:
+        raw = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return hashlib.sha256(raw).hexdigest()
+
+
+def inflate(data: Any) -> list[Any]:
+    """Return the vector of a compressed record: base64, then zlib, then JSON."""
+    if not isinstance(data, str):
+        raise TypeError("no data")
+    try:
+        packed = b64decode(data, validate=True)
+    except Base64Error as exc:
+        raise ValueError(str(exc)) from exc
+    stream = zlib.decompressobj()
+    raw = stream.decompress(packed, _MAX_INFLATED_BYTES)
+    if not stream.eof:
+        raise ValueError("it is cut short, or larger than a vector can be")
+    try:
+        numbers = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        numbers = json.loads(raw)
+    if not isinstance(numbers, list):
+        raise TypeError("not a list")
+    return numbers
+
+
+def _compression(embedding: dict[str, Any]) -> str | None:
+    return next(
+        (marker for marker in ("compressed", "_compressed") if embedding.get(marker) is True), None
+    )
+
+
+def _from_text(embedding: Any) -> Any:
+    """Return a vector that stands in quotes, as pgvector prints it, as a list."""
+    if isinstance(embedding, str) and embedding.startswith("["):
+        try:
+            return json.loads(embedding)
+        except ValueError:
+            return embedding  # normalize says what it is
+    return embedding
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself; reading it will say so
+
+
+def _holds_vectors(entries: Any) -> bool:
+    return isinstance(entries, list) and any(
+        isinstance(entry, dict) and "embedding" in entry for entry in entries
+    )
+
+
+def _is_document(value: dict[str, Any]) -> bool:
+    whole = isinstance(value.get("content"), str) and "title" in value
+    index = isinstance(value.get("sections") or value.get("entries"), list)
+    return whole or index
+
+
+def _is_cached_vector(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("data"), list) and "expiry" in entry
+
+
+def _exact(data: bytes) -> Any:
+    """Parse again, keeping integers whole: orjson makes floats of those over 64 bits."""
+    return json.loads(data.decode("utf-8-sig"))
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode("utf-8", "replace"), usedforsecurity=False).hexdigest()

@@ -1,0 +1,129 @@
+"""Take a run back: delete what it inserted, restore what it overwrote, nothing else."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from harca.errors import RowsChanged, RunError
+from harca.postgres.connect import Database, translated
+from harca.postgres.digest import query
+from harca.postgres.indexes import drop_unused
+from harca.postgres.target import lock_store
+
+_LISTED = 5
+
+
+class Changed(StrEnum):
+    """What is done with rows that somebody changed since the run loaded them."""
+
+    REFUSE = "refuse"
+    KEEP = "keep"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What a rollback did.
+
+    Attributes:
+        kept: Changed rows that stay; they belong to no run any more.
+    """
+
+    run_id: int
+    store: str
+    deleted: int
+    restored: int
+    kept: int
+
+
+def rollback(
+    target: Database, run_id: int | None, *, changed: Changed = Changed.REFUSE
+) -> RolledBack:
+    """Take run *run_id* back, the latest one if None, in one transaction.
+
+    Raises:
+        RunError: There is no such run, or it was rolled back before.
+        RowsChanged: Rows were changed since, and *changed* is ``refuse``.
+        StoreBusy: Another process is working on the store.
+    """
+    with translated(), target.connect() as conn:
+        run = _find(conn, run_id)
+        lock_store(conn, run["store"])
+        run = _find(conn, run["run_id"])  # again, now that nobody else works on it
+        done = _take_back(conn, run, changed)
+        drop_unused(conn)
+        return done
+
+
+def rollback_revision(
+    target: Database, revision: str, *, changed: Changed = Changed.REFUSE
+) -> list[RolledBack]:
+    """Take back every run of a data revision, the latest first."""
+    with translated(), target.connect() as conn:
+        found = conn.execute(
+            "SELECT run_id FROM load_runs WHERE revision = %s AND status <> 'rolled back' "
+            "ORDER BY run_id DESC",
+            [revision],
+        ).fetchall()
+    return [rollback(target, run_id, changed=changed) for (run_id,) in found]
+
+
+def _find(conn: psycopg.Connection[Any], run_id: int | None) -> dict[str, Any]:
+    with conn.cursor(row_factory=dict_row) as cursor:
+        if run_id is None:
+            cursor.execute(
+                "SELECT * FROM load_runs WHERE status <> 'rolled back' ORDER BY run_id DESC LIMIT 1"
+            )
+        else:
+            cursor.execute("SELECT * FROM load_runs WHERE run_id = %s", [run_id])
+        run = cursor.fetchone()
+    if run is None:
+        raise RunError(
+            f"there is no run {run_id}" if run_id is not None else "there is no run to take back",
+            hint="`harca status` lists the runs.",
+        )
+    if run["status"] == "rolled back":
+        raise RunError(
+            f"run {run['run_id']} was rolled back at {run['rolled_back_at']:%Y-%m-%d %H:%M:%S}",
+            hint="Nothing was changed. `harca status` lists the runs.",
+        )
+    return run
+
+
+def _take_back(conn: psycopg.Connection[Any], run: dict[str, Any], changed: Changed) -> RolledBack:
+    values = {"run_id": run["run_id"], "started_at": run["started_at"]}
+    with conn.transaction():
+        # Rows that are being changed now are waited for, and then seen as changed.
+        conn.execute("SELECT FROM vector_embeddings WHERE run_id = %(run_id)s FOR UPDATE", values)
+        theirs = conn.execute(
+            "SELECT store_key FROM vector_embeddings WHERE run_id = %(run_id)s "
+            "AND updated_at IS DISTINCT FROM %(started_at)s ORDER BY id",
+            values,
+        ).fetchall()
+        kept = 0
+        if theirs and changed is Changed.REFUSE:
+            raise RowsChanged(run["run_id"], [key for (key,) in theirs[:_LISTED]], len(theirs))
+        if changed is Changed.KEEP:
+            kept = conn.execute(
+                "UPDATE vector_embeddings SET run_id = NULL, updated_at = updated_at "
+                "WHERE run_id = %(run_id)s AND updated_at IS DISTINCT FROM %(started_at)s",
+                values,
+            ).rowcount
+        restored = conn.execute(query("restore_rows"), values).rowcount
+        deleted = conn.execute(
+            "DELETE FROM vector_embeddings WHERE run_id = %(run_id)s", values
+        ).rowcount
+        # Rows of this run that a later one overwrote must not come back with that one.
+        conn.execute(
+            "DELETE FROM superseded WHERE row_run_id = %(run_id)s AND kind = 'overwritten'",
+            values,
+        )
+        conn.execute(
+            "UPDATE load_runs SET status = 'rolled back', rolled_back_at = clock_timestamp() "
+            "WHERE run_id = %(run_id)s",
+            values,
+        )
+    return RolledBack(run["run_id"], run["store"], deleted, restored, kept)

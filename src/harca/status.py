@@ -1,0 +1,89 @@
+"""What the database holds: schema, spaces, indexes, runs, rejections."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from harca import migrations
+from harca.postgres import indexes
+from harca.postgres.connect import Database, translated
+
+
+@dataclass(slots=True)
+class Status:
+    """State of a database; without a schema, only the first fields are filled."""
+
+    database: str
+    origin: str
+    server: str
+    pgvector: str | None
+    schema: str | None
+    schema_head: str | None
+    data: str | None
+    data_head: str | None
+    rows: int = 0
+    foreign_rows: int = 0
+    spaces: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the status as ``--json`` shows it."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def status(target: Database) -> Status:
+    """Return what *target* holds; changes nothing."""
+    with translated(), target.connect() as conn:
+        version = conn.execute("SHOW server_version").fetchone()
+        extension = conn.execute(
+            "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        ).fetchone()
+        found = Status(
+            database=target.shown,
+            origin=target.origin,
+            server=version[0] if version else "",
+            pgvector=extension[0] if extension else None,
+            schema=migrations.current(target),
+            schema_head=migrations.head(),
+            data=migrations.current(target, migrations.DATA),
+            data_head=migrations.head(migrations.DATA),
+        )
+        if found.schema != found.schema_head:
+            return found
+        there = indexes.existing(conn)
+        for space in indexes.spaces(conn):
+            name = indexes.index_name(space)
+            index = "exact"
+            if name in there:
+                index = name if there[name] else f"{name} (INVALID)"
+            found.spaces.append({**space.as_dict(), "index": index})
+        found.rows = sum(space["records"] for space in found.spaces)
+        row = conn.execute("SELECT count(*) FROM vector_embeddings WHERE store IS NULL").fetchone()
+        found.foreign_rows = row[0] if row else 0
+        with conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(
+                "SELECT run_id, store, status, revision, read, loaded, unchanged, superseded, "
+                "rejected, started_at, finished_at FROM load_runs ORDER BY run_id"
+            )
+            found.runs = cursor.fetchall()
+    return found
+
+
+def rejections(
+    target: Database, *, run_id: int | None = None, reason: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield rejected records, payloads included, the oldest first."""
+    with (
+        translated(),
+        target.connect(autocommit=False) as conn,
+        conn.cursor("harca_rejections", row_factory=dict_row) as cursor,
+    ):
+        cursor.execute(
+            "SELECT rejection_id, run_id, origin, reason, detail, payload, rejected_at "
+            "FROM rejections WHERE (%(run_id)s::bigint IS NULL OR run_id = %(run_id)s) "
+            "AND (%(reason)s::text IS NULL OR reason = %(reason)s) ORDER BY rejection_id",
+            {"run_id": run_id, "reason": reason},
+        )
+        yield from cursor
