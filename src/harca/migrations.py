@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import alembic.command
 import alembic.util
+import psycopg
+import sqlalchemy.exc
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from harca.errors import HarcaError, SchemaNotReady
-from harca.postgres.connect import Database, database
+from harca.errors import HarcaError, SchemaNotReady, TargetError
+from harca.postgres.connect import Database, database, target_error
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -54,7 +56,7 @@ def upgrade(target: Database, environment: Environment = SCHEMA) -> tuple[str | 
         try:
             alembic.command.upgrade(made, "head")
         except alembic.util.CommandError as exc:
-            raise HarcaError(str(exc), hint="") from exc
+            raise HarcaError(f"alembic: {exc}") from exc
     return before, current(target, environment)
 
 
@@ -97,8 +99,9 @@ def run(context: Any, **options: Any) -> None:
     """Run the revisions that the command line asked for; the body of each ``env.py``.
 
     Raises:
-        alembic.util.CommandError: For our own errors, so that ``alembic`` prints them
-            as one line with the hint, without a traceback.
+        alembic.util.CommandError: For our own errors and the database's, so that
+            ``alembic`` prints them as one line with the hint, without a traceback.
+        HarcaError: Likewise, where harca runs the revisions.
     """
     settings: Config = context.config
     if settings.cmd_opts is not None and settings.config_file_name:
@@ -107,9 +110,7 @@ def run(context: Any, **options: Any) -> None:
         fileConfig(settings.config_file_name, disable_existing_loggers=False)
     options.setdefault("transaction_per_migration", True)
     if context.is_offline_mode():
-        context.configure(
-            dialect_name="postgresql", literal_binds=True, output_encoding="utf-8", **options
-        )
+        context.configure(dialect_name="postgresql", literal_binds=True, **options)
         with context.begin_transaction():
             context.run_migrations()
         return
@@ -123,10 +124,21 @@ def run(context: Any, **options: Any) -> None:
             context.configure(connection=connection, **options)
             with context.begin_transaction():
                 context.run_migrations()
-    except HarcaError as exc:
+    except (HarcaError, sqlalchemy.exc.DBAPIError) as exc:
+        ours = _in_our_words(exc)
+        if settings.cmd_opts is None:  # run by harca, which prints it itself
+            raise ours from exc
         raise alembic.util.CommandError(
-            f"{exc}\n  hint: {exc.hint}" if exc.hint else str(exc)
+            f"{ours}\n  hint: {ours.hint}" if ours.hint else str(ours)
         ) from exc
+
+
+def _in_our_words(exc: HarcaError | sqlalchemy.exc.DBAPIError) -> HarcaError:
+    if isinstance(exc, HarcaError):
+        return exc
+    if isinstance(exc.orig, psycopg.Error):
+        return target_error(exc.orig)
+    return TargetError(f"PostgreSQL: {exc}")
 
 
 def refuse_offline(context: Any) -> None:

@@ -1,5 +1,6 @@
 """The application, its common options, and how it ends."""
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -49,9 +50,7 @@ class Output:
     def result(self, as_dict: Callable[[], dict[str, Any]], text: Callable[[], str]) -> None:
         """Print the result in the form that was asked for."""
         if self.json:
-            import orjson
-
-            sys.stdout.write(orjson.dumps(as_dict(), default=str).decode() + "\n")
+            _write_json(as_dict())
         elif not self.quiet:
             sys.stdout.write(text() + "\n")
 
@@ -59,6 +58,13 @@ class Output:
         """Print a line for people to stderr."""
         if not self.quiet:
             sys.stderr.write(f"{message}\n")
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    import json
+
+    # The standard encoder: metadata can have integers of any length.
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
 
 
 # What `main` needs to know of the command that is running, when it fails.
@@ -90,16 +96,16 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from harca.cli import database, look, move  # noqa: F401  # importing registers commands
 
+    for stream in (sys.stdout, sys.stderr):
+        # A path or a label can hold what the terminal's encoding cannot.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False)
+        if code == ExitCode.INTERRUPTED:  # typer's word for Ctrl-C
+            code = _interrupted()
     except HarcaError as exc:
         code = _fail(str(exc), exc.hint, exc.exit_code)
-    except KeyboardInterrupt:
-        code = _fail(
-            "interrupted; every batch is in or not, never half of one",
-            "Run the same command again: it goes on where it was.",
-            ExitCode.INTERRUPTED,
-        )
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; Python would complain at exit.
         sys.stderr.close()
@@ -111,12 +117,18 @@ def main() -> None:
     sys.exit(int(code or 0))
 
 
+def _interrupted() -> int:
+    return _fail(
+        "interrupted; every batch is in or not, never half of one",
+        "Run the same command again: it goes on where it was.",
+        ExitCode.INTERRUPTED,
+    )
+
+
 def _usage(exc: Any) -> int:
     """Print an error of the command line itself, as typer words it."""
-    if isinstance(exc, typer.Exit):
-        return int(exc.exit_code)
     if isinstance(exc, typer.Abort):
-        return _fail("interrupted", "", ExitCode.INTERRUPTED)
+        return _interrupted()
     context = getattr(exc, "ctx", None)
     path = context.command_path if context else "harca"
     return _fail(exc.format_message(), f"See `{path} --help`.", ExitCode.USAGE)
@@ -127,8 +139,5 @@ def _fail(message: str, hint: str, code: ExitCode) -> int:
     if hint:
         sys.stderr.write(f"hint:  {hint}\n")
     if current.json:
-        import orjson
-
-        failure = {"error": message, "hint": hint, "exit_code": int(code)}
-        sys.stdout.write(orjson.dumps(failure).decode() + "\n")
+        _write_json({"error": message, "hint": hint, "exit_code": int(code)})
     return int(code)

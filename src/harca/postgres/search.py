@@ -83,7 +83,7 @@ def search(
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         _prefer(conn, index, k=k)
         cursor.execute(
-            _statement(space, index, where=where is not None, source=source is not None),
+            _statement(conn, space, index, where=where is not None, source=source is not None),
             {
                 "query": _text(embedding),
                 "k": k,
@@ -101,11 +101,18 @@ def search(
 
 
 def _statement(
-    space: Space, index: SpaceIndex | None, *, where: bool, source: bool
+    conn: psycopg.Connection[Any],
+    space: Space,
+    index: SpaceIndex | None,
+    *,
+    where: bool,
+    source: bool,
 ) -> sql.Composed:
     kind = index.type if index else "vector"
     expression = sql.SQL("(embedding::{}({}))").format(sql.SQL(kind), sql.Literal(space.dims))
     # The space is written out, not passed: a generic plan could not use a partial index.
+    # Beside parameters, a percent sign in it has to be doubled.
+    model_id = sql.Literal(space.model_id).as_string(conn).replace("%", "%%")
     return sql.SQL(
         "SELECT id, store_key, {expression} <=> %(query)s::{kind}({dims}) AS distance, "
         "content, metadata, model_id, source FROM vector_embeddings "
@@ -115,7 +122,7 @@ def _statement(
         expression=expression,
         kind=sql.SQL(kind),
         dims=sql.Literal(space.dims),
-        model_id=sql.Literal(space.model_id),
+        model_id=sql.SQL(model_id),
         where=sql.SQL(" AND metadata @> %(where)s" if where else ""),
         source=sql.SQL(" AND source = %(source)s" if source else ""),
     )
@@ -168,9 +175,9 @@ def stored_embedding(
     """Return embedding and model of the first row whose *column* is *value*, if any."""
     row = conn.execute(
         sql.SQL(
-            "SELECT embedding::real[], model_id FROM vector_embeddings WHERE {column} = {value} "
+            "SELECT embedding::real[], model_id FROM vector_embeddings WHERE {} = %(value)s "
             "AND (%(model)s::text IS NULL OR model_id = %(model)s) ORDER BY id LIMIT 1"
-        ).format(column=sql.Identifier(column), value=sql.Literal(value)),
-        {"model": model_id},
+        ).format(sql.Identifier(column)),
+        {"value": value, "model": model_id},
     ).fetchone()
     return None if row is None else (np.array(row[0], dtype=np.float32), row[1])

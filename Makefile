@@ -1,0 +1,58 @@
+# Needs Python 3.11 or newer, and make. Everything else comes from requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The demo has an embedded server of its own, whatever the environment names.
+DEMO := env -u HARCA_DATABASE_URL -u POSTGRES_CONNECTION_STRING \
+	-u HARCA_POSTGRES_CONNECTION_STRING -u SUPABASE_CONNECTION_STRING \
+	HARCA_HOME=.harca/demo $(BIN)/harca
+
+.PHONY: help setup demo test lint format lock clean
+
+help:  ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make .venv with the pinned versions; harca and alembic are in .venv/bin
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "harca needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## Migrate examples/ into an embedded PostgreSQL, verify, search
+	@$(DEMO) inspect examples/store
+	@echo
+	$(DEMO) migrate examples/store
+	@echo
+	$(DEMO) verify examples/store
+	@echo
+	@echo "How do I make sure that my database backups can be restored?"
+	$(DEMO) search --vector examples/queries/database-backup.json -k 3
+	@echo
+	@echo "What makes stars shine and how do they die?"
+	$(DEMO) search --vector examples/queries/stars.json -k 3
+
+test: setup  ## Run every test; on Docker where it answers, else on the embedded server
+	$(BIN)/python -m pytest
+
+lint: setup  ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## Write requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links \
+		--group test --group lint -o requirements.lock pyproject.toml
+
+clean:  ## Remove the environment and the demo's database
+	-$(DEMO) db stop
+	rm -rf $(VENV) .harca
