@@ -1,6 +1,7 @@
 """Loading: conflicts, expiry, resuming, provenance, the ledger."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -322,7 +323,9 @@ def test_sql_in_a_label_is_only_a_label(tmp_path, database, conn, run_harca):
     label = "x'); DROP TABLE vector_embeddings; --%s{}\""
     store = tmp_path / "store"
     for number in range(1100):
-        write_record(store, record(f"t{number}", [1.0, number], model=label))
+        angle = number * 2 * math.pi / 1100
+        vector = [math.cos(angle), math.sin(angle)]
+        write_record(store, record(f"t{number}", vector, model=label))
 
     done = run_harca("migrate", store, "--json", database=database)
     found = run_harca("search", "--text", "t7", "--json", "-k", "2", database=database)

@@ -1,0 +1,148 @@
+"""Planted differences are found and named; nothing to compare is no success."""
+
+import json
+
+import pytest
+
+from tests.stores import record, write_record, write_store
+
+DAMAGE = {
+    "row deleted": (
+        "DELETE FROM vector_embeddings WHERE content = 'テキスト 3'",
+        {"missing"},
+    ),
+    "row doubled": (
+        "INSERT INTO vector_embeddings (content, embedding, metadata, model_id, store, store_key, "
+        "run_id) SELECT content, embedding, metadata, model_id, store, store_key || 'x', run_id "
+        "FROM vector_embeddings WHERE content = 'テキスト 3'",
+        {"extra"},
+    ),
+    "vectors swapped": (
+        "UPDATE vector_embeddings v SET embedding = o.embedding FROM vector_embeddings o "
+        "WHERE (v.content, o.content) IN (('テキスト 3', 'テキスト 4'), "
+        "('テキスト 4', 'テキスト 3'))",
+        {"embedding"},
+    ),
+    "last bit of a component": (
+        "UPDATE vector_embeddings SET embedding = ((embedding::real[])[1:7] || "
+        "((embedding::real[])[8] * 1.0000001)::real)::vector WHERE content = 'テキスト 3'",
+        {"embedding"},
+    ),
+    "character in a text": (
+        "UPDATE vector_embeddings SET content = 'テキスト 3.' WHERE content = 'テキスト 3'",
+        {"content"},
+    ),
+    "number retyped as text": (
+        'UPDATE vector_embeddings SET metadata = metadata || \'{"accessCount": "1"}\' '
+        "WHERE content = 'テキスト 3'",
+        {"metadata"},
+    ),
+    "integer retyped as decimal": (
+        "UPDATE vector_embeddings SET metadata = metadata || '{\"accessCount\": 1.0}' "
+        "WHERE content = 'テキスト 3'",
+        {"metadata"},
+    ),
+    "date shifted": (
+        "UPDATE vector_embeddings SET created_at = created_at + interval '1 microsecond' "
+        "WHERE content = 'テキスト 3'",
+        {"created_at"},
+    ),
+    "label changed": (
+        "UPDATE vector_embeddings SET model_id = 'test-model ' WHERE content = 'テキスト 3'",
+        {"model_id"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_found_and_named(name, tmp_path, database, conn, run_harca):
+    statement, differences = DAMAGE[name]
+    store = write_store(tmp_path / "store", 12)
+    assert run_harca("migrate", store, database=database).code == 0
+    conn.execute(statement)
+
+    found = run_harca("verify", store, "--json", database=database)
+    everything = run_harca("verify", "--json", database=database)
+
+    assert found.code == 3, found.out
+    assert found.json["ok"] is False
+    assert {one["difference"] for one in found.json["mismatches"]} == differences
+    assert found.json["mismatch_count"] == (2 if name == "vectors swapped" else 1)
+    assert everything.code == 3
+
+
+def test_a_store_that_has_more_than_the_table_differs(tmp_path, database, run_harca):
+    store = write_store(tmp_path / "store", 5)
+    run_harca("migrate", store, database=database)
+    write_record(store / "cache", record("new", [1.0, 2.0]))
+
+    found = run_harca("verify", store, database=database)
+
+    assert found.code == 3
+    assert "DIFFERENT" in found.out
+    assert "missing" in found.out
+
+
+def test_records_that_were_read_since_are_no_difference(tmp_path, database, run_harca):
+    """HARCA rewrites a record's bookkeeping whenever it reads it."""
+    store = write_store(tmp_path / "store", 5)
+    run_harca("migrate", store, database=database)
+    path = next((store / "cache" / "embeddings").glob("[0-9a-f]*.json"))
+    value = json.loads(path.read_text())
+    value |= {"lastAccessed": "2026-01-01T00:00:00.000Z", "accessCount": 2}
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2))
+
+    found = run_harca("verify", store, "--json", database=database)
+    again = run_harca("migrate", store, "--json", database=database)
+
+    assert found.code == 0, found.out
+    assert found.json["touched"] == 1
+    assert (again.json["loaded"], again.json["unchanged"]) == (0, 5)
+    assert again.code == 0
+
+
+def test_bookkeeping_that_went_back_is_a_difference(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 5)
+    run_harca("migrate", store, database=database)
+    conn.execute(
+        "UPDATE vector_embeddings SET metadata = metadata || '{\"accessCount\": 7}' "
+        "WHERE content = 'テキスト 3'"
+    )
+
+    assert run_harca("verify", store, database=database).code == 3
+
+
+def test_a_lost_loser_is_found(tmp_path, database, conn, run_harca):
+    """What lost a conflict is still part of what the store held."""
+    store = write_store(tmp_path / "store", 3)
+    write_record(store / "a", record("twice", [1.0], createdAt="2025-01-01T00:00:00Z"))
+    write_record(store / "b", record("twice", [2.0], createdAt="2025-01-02T00:00:00Z"))
+    run_harca("migrate", store, database=database)
+    conn.execute("DELETE FROM superseded")
+
+    found = run_harca("verify", store, "--json", database=database)
+
+    assert found.code == 3
+    assert {one["difference"] for one in found.json["mismatches"]} == {"missing"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["STORE"]], ids=["all stores", "one store"])
+def test_nothing_loaded_is_nothing_verified(arguments, tmp_path, database, run_harca):
+    store = write_store(tmp_path / "store", 3)
+    paths = [str(store) for _ in arguments]
+
+    found = run_harca("verify", *paths, database=database)
+
+    assert found.code == 1
+    assert "nothing to verify" in found.err
+
+
+def test_all_mismatches_are_counted_and_the_first_listed(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 300)
+    run_harca("migrate", store, database=database)
+    conn.execute("UPDATE vector_embeddings SET content = content || '!'")
+
+    found = run_harca("verify", store, "--json", database=database)
+
+    assert found.json["mismatch_count"] == 300
+    assert len(found.json["mismatches"]) == 100
