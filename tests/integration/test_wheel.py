@@ -1,0 +1,123 @@
+"""The wheel does in an empty folder what the checkout does."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.stores import write_store
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel in it; its dependencies are this environment's."""
+    home = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    python = home / "bin" / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet",
+         "--no-index", "--disable-pip-version-check", str(wheel)],
+        check=True,
+    )  # fmt: skip
+    paths = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    # A path in a .pth file is searched last, and its own .pth files are not read: the
+    # checkout, which is installed by one, stays out.
+    (Path(paths.stdout.strip()) / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    return home / "bin"
+
+
+def test_the_wheel_carries_both_environments_and_all_sql(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    for folder, inside in (("alembic", "_migrations/alembic"),
+                           ("data_migrations", "_migrations/data_migrations"),
+                           ("src/harca", "")):  # fmt: skip
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".sql", ".mako", ".ini"}:
+                relative = path.relative_to(ROOT / folder).as_posix()
+                assert "/".join(filter(None, ("harca", inside, relative))) in names
+    assert "harca/_migrations/alembic.ini" in names
+    assert not [name for name in names if name.startswith(("tests", "alembic", "examples"))]
+
+
+def test_the_installed_command_does_the_same_in_an_empty_folder(
+    installed, tmp_path, empty_database, run_harca, run_alembic
+):
+    store = write_store(tmp_path / "store", 12)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    environment = {**os.environ, "HARCA_DATABASE_URL": empty_database.conninfo}
+    contents = (
+        "SELECT store_key, content, embedding::text, metadata, store, source "
+        "FROM vector_embeddings ORDER BY store_key"
+    )
+
+    def run(program: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(installed / "python"), "-m", program, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = run("harca", "db", "config").strip()
+    run("alembic", "-c", where, "upgrade", "head")
+    run("alembic", "-c", where, "-n", "data", "-x", f"store={store}", "upgrade", "head")
+    with empty_database.connect() as conn:
+        by_revision = conn.execute(contents).fetchall()
+    run("alembic", "-c", where, "-n", "data", "downgrade", "base")
+    run("harca", "migrate", str(store))
+    run("harca", "verify", str(store))
+    with empty_database.connect() as conn:
+        by_wheel = conn.execute(contents).fetchall()
+    run("harca", "rollback", "last")
+    run_harca("migrate", store, database=empty_database)
+    with empty_database.connect() as conn:
+        by_checkout = conn.execute(contents).fetchall()
+
+    assert Path(where).is_relative_to(installed.parent)
+    assert len(by_wheel) == 12
+    assert by_wheel == by_revision == by_checkout
+    assert list(folder.iterdir()) == []
+
+
+def test_the_embedded_server_serves_when_no_database_is_named(tmp_path, run_harca):
+    store = write_store(tmp_path / "store", 5)
+
+    migrated = run_harca("migrate", store, "--json")
+    status = run_harca("status", "--json")
+    rolled_back = run_harca("rollback", "last")
+
+    assert migrated.code == 0, migrated.err
+    assert migrated.json["loaded"] == 5
+    assert status.json["origin"] == "the embedded server"
+    assert status.json["server"].startswith("18")
+    assert rolled_back.code == 0
+    assert not (tmp_path / "harca-home" / "postgres" / "postmaster.pid").exists()
