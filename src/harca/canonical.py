@@ -9,6 +9,7 @@ exponent and with the digits given after the point; escapes as ``escape_json``
 import math
 from collections.abc import Collection, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -52,12 +53,7 @@ def object_parts(value: Mapping[Any, Any]) -> dict[str, str]:
     A level is kept open so that single keys can be left out of a hash later
     without printing the rest again.
     """
-    for key in value:
-        if not isinstance(key, str):
-            raise NotStorable(f"a key of type {type(key).__name__}")
-        _check_text(key)
-    ordered = sorted(value, key=_key_order)
-    return {key: jsonb_text(value[key]) for key in ordered}
+    return {key: jsonb_text(value[key]) for key in _ordered(tuple(value))}
 
 
 def object_text(parts: Mapping[str, str], *, without: Collection[str] = ()) -> str:
@@ -66,6 +62,15 @@ def object_text(parts: Mapping[str, str], *, without: Collection[str] = ()) -> s
         f"{encode_basestring(key)}: {text}" for key, text in parts.items() if key not in without
     ]
     return f"{{{', '.join(members)}}}"
+
+
+@lru_cache(maxsize=1024)  # most objects of a store have the same keys
+def _ordered(keys: tuple[Any, ...]) -> tuple[str, ...]:
+    for key in keys:
+        if not isinstance(key, str):
+            raise NotStorable(f"a key of type {type(key).__name__}")
+        _check_text(key)
+    return tuple(sorted(keys, key=_key_order))
 
 
 def _key_order(key: str) -> tuple[int, bytes]:

@@ -1,5 +1,6 @@
 """Items as found -> records, or rejections that say what is wrong. Pure."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import chain
@@ -45,7 +46,7 @@ def normalize(item: Item) -> Record | Rejection:
     created_at = to_datetime(item.created_at)
     if created_at is None and item.created_at is not None:
         warnings += (Warn.BAD_DATE,)
-    if not embedding.any():
+    if not embedding[0] and not embedding.any():
         warnings += (Warn.ZERO_VECTOR,)
     return Record(
         key=key,
@@ -82,7 +83,9 @@ def to_vector(value: Any) -> NDArray[np.float32]:
         )
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32, copy=False)
-    if not np.isfinite(narrow).all():
+        # One pass says yes for nearly every vector; the exact answer takes several.
+        all_finite = math.isfinite(narrow @ narrow) or np.isfinite(narrow).all()
+    if not all_finite:
         at = int(np.flatnonzero(~np.isfinite(narrow))[0])
         beyond = f", beyond float32 ({_FLOAT32_MAX:.3g})" if np.isfinite(wide[at]) else ""
         raise BadValue(Reason.NON_FINITE, f"component {at} is {wide[at]}{beyond}")

@@ -154,6 +154,7 @@ def verify(
             spaces[entry.space] += 1
         if number % 1000 == 0:
             progress(number)
+    progress(expected.count + rejected)
     if not expected.count:
         raise NothingToVerify(f'"{rows.store}" has no record that could be in the table')
     noted, counted = rows.ledger()

@@ -79,7 +79,7 @@ class BarWatcher(LineWatcher):
             BarColumn(),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("ETA"),
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )

@@ -109,16 +109,17 @@ class HarcaReader:
         """Yield what the store holds; memory is the names of one folder and one file."""
         self.notes = StoreNotes()
         if self.path.is_file():
-            yield from self._read(self.path, self.path.name, folder=".")
+            yield from self._read(str(self.path), self.path.name, self.path.name, folder=".")
             return
         for folder, names in self._folders(self.notes):
             if isinstance(names, Rejection):
                 yield names
                 continue
             shown = printable(folder)
+            prefix, before = str(self.path / folder), "" if folder == "." else f"{shown}/"
             for name in names:
-                origin = printable(name) if folder == "." else f"{shown}/{printable(name)}"
-                yield from self._read(self.path / folder / name, origin, folder=shown)
+                origin = before + (name if name.isascii() else printable(name))
+                yield from self._read(f"{prefix}/{name}", name, origin, folder=shown)
 
     def _folders(self, notes: StoreNotes) -> Iterator[tuple[str, list[str] | Rejection]]:
         """Yield each folder below the store with the names of its JSON files, sorted."""
@@ -153,8 +154,10 @@ class HarcaReader:
             pending.extend(sorted(inner, reverse=True))
             yield folder, sorted(names)
 
-    def _read(self, path: Path, origin: str, *, folder: str) -> Iterator[Item | Rejection]:
-        if path.name in _NOT_RECORDS:
+    def _read(
+        self, path: str, name: str, origin: str, *, folder: str
+    ) -> Iterator[Item | Rejection]:
+        if name in _NOT_RECORDS:
             self.notes.left_out.append((origin, _STATS))
             return
         found, parsed = read_json(path, origin, self._parse)
@@ -169,7 +172,7 @@ class HarcaReader:
         elif not isinstance(value, dict):
             yield from self._no_record(found, "JSON, but neither an object nor a list")
         elif "embedding" in value or {"text", "modelName"} <= value.keys():
-            yield self._record(value, vector, found, path, folder)
+            yield self._record(value, vector, found, name, folder)
         elif table := next((name for name in _TABLES if _holds_vectors(value.get(name))), None):
             yield from self._table(table, found)
         elif _is_document(value):
@@ -221,22 +224,23 @@ class HarcaReader:
         value: dict[str, Any],
         vector: NDArray[np.float64] | None,
         found: FoundFile,
-        path: Path,
+        name: str,
         folder: str,
     ) -> Item | Rejection:
         text, model = value.get("text"), value.get("modelName")
-        stem = path.name.removesuffix(".json")
+        stem = name.removesuffix(".json")
         if model is None and isinstance(text, str) and stem == _md5(text):
-            model = path.parent.name  # an older layout: <model>/<md5 of the text>.json
+            # An older layout: <model>/<md5 of the text>.json
+            model = folder.rpartition("/")[2] if folder != "." else self.path.resolve().name
         key: str | None = None
         warnings: tuple[Warn, ...] = ()
         if isinstance(text, str):
             model = self.defaults.model_id if model is None else model
             key = record_key(str(model), text)
-            if stem not in (key, _md5(text)):
+            if stem != key and stem != _md5(text):
                 warnings = (Warn.NAME_MISMATCH,)
         raw: Any = value.get("embedding") if vector is None else vector
-        metadata = {name: entry for name, entry in value.items() if name not in _OWN_FIELDS}
+        metadata = {field: entry for field, entry in value.items() if field not in _OWN_FIELDS}
         if isinstance(raw, dict) and (marker := _compression(raw)):
             try:
                 raw = inflate(raw["data"])
