@@ -105,7 +105,8 @@ def upgrade() -> None:
         sa.Column("row_run_id", sa.BigInteger),
         sa.Column("row_updated_at", sa.TIMESTAMP(timezone=True)),
         sa.CheckConstraint(
-            "kind IN ('conflict', 'duplicate', 'overwritten')", name="superseded_kind_check"
+            "kind IN ('conflict', 'outlived', 'duplicate', 'overwritten')",
+            name="superseded_kind_check",
         ),
     )
     op.create_index("superseded_store_store_key_idx", "superseded", ["store", "store_key"])

@@ -25,6 +25,7 @@ class LoadResult:
     """What a load did.
 
     Attributes:
+        outlived: Keys whose row is of an earlier run and stays instead of a record.
         skipped: Records left out because they are expired and the operator said so.
         warnings: How often each oddity was met in what was accepted.
         rejected: How often each reason was given.
@@ -32,6 +33,7 @@ class LoadResult:
 
     tally: Tally
     seconds: float
+    outlived: frozenset[str] = frozenset()
     skipped: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
@@ -127,7 +129,14 @@ def load(
             "the store had records when it was opened, and none when it was read",
             hint="Is another program emptying it? Stop that program, or work on a copy.",
         )
-    return LoadResult(total, monotonic() - started, intake.skipped, intake.warnings, rejected)
+    return LoadResult(
+        total,
+        monotonic() - started,
+        frozenset(planner.outlived),
+        intake.skipped,
+        intake.warnings,
+        rejected,
+    )
 
 
 class Planner:
@@ -137,6 +146,8 @@ class Planner:
         self._target, self._policy, self._volatile = target, policy, frozenset(volatile)
         self._seen = SeenKeys()
         self._had_rows = target.has_rows()
+        # As many as there are conflicts, which is few.
+        self.outlived: set[str] = set()
 
     def plan(self, batch: Batch) -> Plan:
         """Return what *batch* does, given what the table holds now."""
@@ -171,8 +182,11 @@ class Planner:
         if fate in (Fate.CONFLICT, Fate.DUPLICATE):
             plan.losers.append((fate, record))
             tally.superseded += 1
-            return  # the row does not stand for this record: nothing is settled by it
+            if not before.settled:
+                self.outlived.add(key)  # unless another record stands behind the row
+            return
         plan.settled.add(key)
+        self.outlived.discard(key)
         if fate in (Fate.UNCHANGED, Fate.RESUMED):
             tally.unchanged += fate is Fate.UNCHANGED
             tally.loaded += fate is Fate.RESUMED
@@ -220,6 +234,7 @@ def notes_of(result: LoadResult, reader: Reader) -> dict[str, Any]:
     """Return what the ledger notes beside the counts."""
     return {
         "skipped": result.skipped,
+        "outlived": len(result.outlived),
         "warnings": dict(result.warnings),
         "rejected": dict(result.rejected),
         "files": reader.notes.files,

@@ -154,7 +154,7 @@ def _load_and_prove(
             locker.close()
             rollback.rollback(database, run.run_id)
             raise
-        target.finish(notes_of(result, reader))
+        target.finish(notes_of(result, reader), outlived=result.outlived)
         watcher.stage("index")
         built = indexes.build(conn, progress=watcher.stage)
         watcher.stage("verify", total)

@@ -8,9 +8,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from harca.errors import RowsChanged, RunError
+from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
-from harca.postgres.indexes import drop_unused
 from harca.postgres.target import lock_store
 
 _LISTED = 5
@@ -54,7 +54,7 @@ def rollback(
         lock_store(conn, run["store"])
         run = _find(conn, run["run_id"])  # again, now that nobody else works on it
         done = _take_back(conn, run, changed)
-        drop_unused(conn)
+        indexes.build(conn)  # those of spaces that are gone, or smaller now, go
         return done
 
 

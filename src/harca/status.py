@@ -72,18 +72,27 @@ def status(target: Database) -> Status:
 
 
 def rejections(
-    target: Database, *, run_id: int | None = None, reason: str | None = None
+    target: Database,
+    *,
+    run_id: int | None = None,
+    reason: str | None = None,
+    payloads: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield rejected records, payloads included, the oldest first."""
+    """Yield rejected records, the oldest first; their bytes only if *payloads*."""
     with (
         translated(),
         target.connect(autocommit=False) as conn,
         conn.cursor("harca_rejections", row_factory=dict_row) as cursor,
     ):
         cursor.execute(
-            "SELECT rejection_id, run_id, origin, reason, detail, payload, rejected_at "
+            "SELECT rejection_id, run_id, origin, reason, detail, rejected_at, "
+            "octet_length(payload) AS payload_bytes, "
+            "CASE WHEN %(payloads)s THEN payload END AS payload "
             "FROM rejections WHERE (%(run_id)s::bigint IS NULL OR run_id = %(run_id)s) "
             "AND (%(reason)s::text IS NULL OR reason = %(reason)s) ORDER BY rejection_id",
-            {"run_id": run_id, "reason": reason},
+            {"run_id": run_id, "reason": reason, "payloads": payloads},
         )
-        yield from cursor
+        for row in cursor:
+            if not payloads:
+                del row["payload"]
+            yield row

@@ -103,6 +103,10 @@ def test_a_store_that_moved_on_meets_its_rows(policy, kept, tmp_path, database, 
         assert (done.json["loaded"], done.json["unchanged"]) == (1, 3)
     elif policy == "error":
         assert done.code == 1
+    else:
+        assert done.code == 0, done.err
+        assert (done.json["superseded"], done.json["unchanged"], done.json["outlived"]) == (1, 3, 1)
+        assert run_harca("verify", store, database=database).code == 0
 
 
 def test_rollback_restores_what_a_run_overwrote(tmp_path, database, conn, run_harca):
@@ -216,7 +220,11 @@ def test_the_ledger_accounts_for_every_record(tmp_path, database, conn, run_harc
     assert sum(batch[1] for batch in batches) == 26
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+@pytest.mark.parametrize(
+    "sent",
+    [signal.SIGINT, signal.SIGTERM, signal.SIGKILL],
+    ids=["Ctrl-C", "kill", "kill -9"],
+)
 def test_an_interrupted_load_goes_on_where_it_was(sent, tmp_path, database, conn, run_harca):
     store = write_store(tmp_path / "store", 3000, dims=64)
     environment = {**os.environ, "HARCA_DATABASE_URL": database.conninfo}
@@ -238,7 +246,7 @@ def test_an_interrupted_load_goes_on_where_it_was(sent, tmp_path, database, conn
     done = run_harca("migrate", store, "--json", database=database)
 
     assert 0 < halfway < 3000
-    if sent is signal.SIGINT:
+    if sent is not signal.SIGKILL:
         assert process.returncode == 130
         assert "Run the same command again" in err
         assert "Traceback" not in err

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def main() -> None:
         # A path or a label can hold what the terminal's encoding cannot.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    # Asked to end by the system, end as by Ctrl-C: the embedded server is stopped too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
         if code == ExitCode.INTERRUPTED:  # typer's word for Ctrl-C

@@ -93,6 +93,7 @@ def migrate(
             "resumed": done.resumed,
             **result.tally.as_dict(),
             "skipped": result.skipped,
+            "outlived": len(result.outlived),
             "reasons": dict(result.rejected),
             "warnings": dict(result.warnings),
             "documents_without_vectors": len(done.reader.notes.without_vectors),
@@ -177,17 +178,9 @@ def rejections_list(
     out = begin(json, quiet, verbose)
     from harca.status import rejections
 
-    found = [
-        {**row, "payload": len(row["payload"] or b"")}
-        for row in rejections(resolve(database), run_id=run, reason=reason)
-    ]
+    found = list(rejections(resolve(database), run_id=run, reason=reason))
     out.result(
-        lambda: {
-            "rejections": [
-                {"payload_bytes" if key == "payload" else key: row[key] for key in row}
-                for row in found
-            ]
-        },
+        lambda: {"rejections": found},
         lambda: (
             "\n".join(
                 f"run {row['run_id']}  {row['origin']}: {row['reason']}: {row['detail']}"
@@ -222,8 +215,8 @@ def rejections_export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "rejections.jsonl").open("xb") as index:
-            for row in rejections(resolve(database), run_id=run, reason=reason):
-                payload = row.pop("payload")
+            for row in rejections(resolve(database), run_id=run, reason=reason, payloads=True):
+                payload = row.pop("payload")  # the bytes themselves go to a file
                 row["file"] = None
                 if payload is not None:
                     row["file"] = f"{row['rejection_id']}.payload"

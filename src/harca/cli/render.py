@@ -87,6 +87,11 @@ def migration(done: "Migration") -> str:
         f"{tally.superseded:,} superseded + {tally.rejected:,} rejected, "
         f"in {result.seconds:.1f} s ({rate:,.0f} rows/s)",
     ]
+    if result.outlived:
+        parts.append(
+            f"{len(result.outlived):,} rows of earlier runs stay instead of the store's records, "
+            f"as --on-conflict {done.options.on_conflict} asks"
+        )
     if result.skipped:
         parts.append(f"{result.skipped:,} expired records skipped, as asked")
     if notes.without_vectors:

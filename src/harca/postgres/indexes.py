@@ -221,15 +221,6 @@ def _built_for(conn: psycopg.Connection[Any]) -> tuple[int, int] | None:
     return (numbers[0], numbers[1]) if len(numbers) == 2 else None
 
 
-def drop_unused(conn: psycopg.Connection[Any]) -> None:
-    """Drop the indexes of spaces that have no rows any more."""
-    used = {index_name(space) for space in spaces(conn)}
-    with _patient(conn):
-        for name in existing(conn):
-            if name != PLAN_INDEX and name not in used:
-                _drop(conn, name)
-
-
 def drop_before_first_load(conn: psycopg.Connection[Any]) -> bool:
     """Drop the plan's index if no row is in it; return whether it was dropped.
 

@@ -44,7 +44,8 @@ class StoreRows:
 
     def spaces(self) -> dict[tuple[str, int], int]:
         """Return the number of records per space."""
-        found = self.conn.execute(query("spaces"), self._values)
+        statement = composed("spaces", outlived=composed("outlived"))
+        found = self.conn.execute(statement, self._values)
         return {(model_id, dims): records for model_id, dims, records in found}
 
     def row_spaces(self) -> dict[tuple[str, int], int]:
@@ -59,7 +60,9 @@ class StoreRows:
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the rows; the server reads them, nothing is sent."""
         total = Fingerprint()
-        statement = composed("fingerprint", **_digests())
+        parts = _digests()
+        del parts["created_at"]
+        statement = composed("fingerprint", **parts)
         for bucket, count, part in self.conn.execute(statement, self._values):
             total.add_part(bucket, count, int(part))
         return total
@@ -92,6 +95,7 @@ def _digests() -> dict[str, sql.Composable]:
         "created_at": dated("v", "r"),
         "row_digest": row_digest("v", created_at=dated("v", "r")),
         "loser_digest": row_digest("s", created_at=sql.Identifier("s", "created_at")),
+        "outlived": composed("outlived"),
     }
 
 

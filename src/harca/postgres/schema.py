@@ -113,7 +113,7 @@ superseded = sa.Table(
     sa.Column("row_id", sa.Integer),
     sa.Column("row_run_id", sa.BigInteger),
     sa.Column("row_updated_at", sa.TIMESTAMP(timezone=True)),
-    sa.CheckConstraint("kind IN ('conflict', 'duplicate', 'overwritten')", name="kind"),
+    sa.CheckConstraint("kind IN ('conflict', 'outlived', 'duplicate', 'overwritten')", name="kind"),
     sa.Index("superseded_store_store_key_idx", "store", "store_key"),
     sa.Index("superseded_run_id_idx", "run_id"),
 )

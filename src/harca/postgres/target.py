@@ -202,8 +202,14 @@ class PostgresTarget:
             ],
         )
 
-    def finish(self, notes: Mapping[str, Any]) -> None:
-        """Sum the run up; drop what attempts that were interrupted had noted."""
+    def finish(self, notes: Mapping[str, Any], *, outlived: Iterable[str] = ()) -> None:
+        """Sum the run up; drop what attempts that were interrupted had noted.
+
+        Args:
+            notes: What is worth noting beside the counts.
+            outlived: Keys whose row is of an earlier run and stays, instead of a record
+                of this one.
+        """
         with self.conn.transaction():
             values = {
                 "run_id": self.run.run_id,
@@ -217,6 +223,11 @@ class PostgresTarget:
                     f"AND attempt < %(attempt)s {kept}",
                     values,
                 )
+            self.conn.execute(
+                "UPDATE superseded SET kind = 'outlived' WHERE run_id = %(run_id)s "
+                "AND kind = 'conflict' AND store_key = ANY (%(outlived)s)",
+                {**values, "outlived": sorted(outlived)},
+            )
             self.conn.execute(query("finish_run"), values)
 
 

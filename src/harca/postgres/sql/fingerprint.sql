@@ -1,10 +1,11 @@
 -- Fingerprint of a store's rows, and of the records that lost against them in the last
--- run: together they are all that the store holds.
+-- run: together they are all that the store holds. Rows of earlier runs that the operator
+-- had kept instead of a record of the store are none of it.
 WITH entries AS (
     SELECT {row_digest} AS digest
     FROM vector_embeddings v
     LEFT JOIN load_runs r USING (run_id)
-    WHERE v.store = %(store)s
+    WHERE v.store = %(store)s AND NOT {outlived}
     UNION ALL
     SELECT {loser_digest}
     FROM superseded s

@@ -6,7 +6,7 @@ SELECT
     v.run_id,
     ARRAY(
         SELECT {loser_digest} FROM superseded s
-        WHERE s.store = v.store AND s.store_key = v.store_key AND s.kind = 'conflict'
+        WHERE s.store = v.store AND s.store_key = v.store_key AND s.kind IN ('conflict', 'outlived')
     ) AS losers
 FROM vector_embeddings v
 LEFT JOIN load_runs r USING (run_id)

@@ -6,7 +6,7 @@ WITH rows_and_losers AS (
         v.embedding, {row_digest} AS digest
     FROM vector_embeddings v
     LEFT JOIN load_runs r USING (run_id)
-    WHERE v.store = %(store)s
+    WHERE v.store = %(store)s AND NOT {outlived}
     UNION ALL
     SELECT
         s.store_key, s.model_id, s.content, s.metadata, s.created_at, s.embedding, {loser_digest}

@@ -2,7 +2,8 @@
 SELECT model_id, dims, sum(records)::bigint AS records
 FROM (
     SELECT model_id, dims, count(*) AS records
-    FROM vector_embeddings WHERE store = %(store)s GROUP BY model_id, dims
+    FROM vector_embeddings v WHERE store = %(store)s AND NOT {outlived}
+    GROUP BY model_id, dims
     UNION ALL
     SELECT model_id, vector_dims(embedding), count(*)
     FROM superseded WHERE run_id = %(run_id)s AND kind <> 'overwritten' GROUP BY 1, 2

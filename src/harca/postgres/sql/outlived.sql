@@ -1,0 +1,4 @@
+EXISTS (
+    SELECT FROM superseded o
+    WHERE o.run_id = %(run_id)s AND o.kind = 'outlived' AND o.store_key = v.store_key
+)
