@@ -1,5 +1,6 @@
 """Nearest neighbours within one space."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from harca.postgres.indexes import SpaceIndex, capabilities, spaces, valid_index
 
 _EF_SEARCH = 40  # pgvector's default; it must not be below k
 _MAX_EF_SEARCH = 1_000
+_TIES = 20  # fetched beyond k, so that equals at the end come in the order of their ids
 MAX_K = 1_000
 
 
@@ -79,52 +81,80 @@ def search(
             "the query is a zero vector, which is near to nothing",
             hint="Was the query's text empty?",
         )
+    query = _Query(embedding, space, k, where, source)
     index = valid_index(conn, space)
-    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-        _prefer(conn, index, k=k)
-        cursor.execute(
-            _statement(conn, space, index, where=where is not None, source=source is not None),
-            {
-                "query": _text(embedding),
-                "k": k,
-                "where": Jsonb(dict(where or {})),
-                "source": source,
-            },
-        )
-        rows = cursor.fetchall()
+    if index is not None and query.filtered and not capabilities(conn).iterative_scan:
+        index = None  # the index's candidates are few, and a filter can leave none of them
+    rows = _rows(conn, query, index)
+    if index is not None and query.filtered and len(rows) < k:
+        # An index scan gives up in the end; a filter this selective is quick to search by.
+        index = None
+        rows = _rows(conn, query, None)
     hits = [
         Hit(similarity=1.0 - row.pop("distance"), **row)
         for row in rows
-        if not np.isnan(row["distance"])
+        if not math.isnan(row["distance"])
     ]
     return Answer(hits, space, index.name if index else "exact")
 
 
+@dataclass(frozen=True, slots=True)
+class _Query:
+    embedding: NDArray[np.float32]
+    space: Space
+    k: int
+    where: Mapping[str, Any] | None
+    source: str | None
+
+    @property
+    def filtered(self) -> bool:
+        return self.where is not None or self.source is not None
+
+
+def _rows(
+    conn: psycopg.Connection[Any], query: _Query, index: SpaceIndex | None
+) -> list[dict[str, Any]]:
+    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
+        _prefer(conn, index, k=query.k)
+        cursor.execute(
+            _statement(conn, query, index),
+            {
+                "query": _text(query.embedding),
+                "k": query.k,
+                "fetched": query.k + _TIES,
+                "where": Jsonb(dict(query.where or {})),
+                "source": query.source,
+            },
+        )
+        return cursor.fetchall()
+
+
 def _statement(
-    conn: psycopg.Connection[Any],
-    space: Space,
-    index: SpaceIndex | None,
-    *,
-    where: bool,
-    source: bool,
+    conn: psycopg.Connection[Any], query: _Query, index: SpaceIndex | None
 ) -> sql.Composed:
+    space = query.space
     kind = index.type if index else "vector"
     expression = sql.SQL("(embedding::{}({}))").format(sql.SQL(kind), sql.Literal(space.dims))
     # The space is written out, not passed: a generic plan could not use a partial index.
     # Beside parameters, a percent sign in it has to be doubled.
     model_id = sql.Literal(space.model_id).as_string(conn).replace("%", "%%")
+    # The index gives the order of the inner query; before PostgreSQL 17 it could not be used
+    # for the first of two keys, so ties are put in order outside.
     return sql.SQL(
+        "SELECT * FROM ("
         "SELECT id, store_key, {expression} <=> %(query)s::{kind}({dims}) AS distance, "
         "content, metadata, model_id, source FROM vector_embeddings "
         "WHERE model_id = {model_id} AND dims = {dims}{where}{source} "
-        "ORDER BY distance, id LIMIT %(k)s"
+        "ORDER BY distance{tie_break} LIMIT %(fetched)s"
+        ") nearest ORDER BY distance, id LIMIT %(k)s"
     ).format(
+        tie_break=sql.SQL("" if index else ", id"),
         expression=expression,
         kind=sql.SQL(kind),
         dims=sql.Literal(space.dims),
         model_id=sql.SQL(model_id),
-        where=sql.SQL(" AND metadata @> %(where)s" if where else ""),
-        source=sql.SQL(" AND source = %(source)s" if source else ""),
+        where=sql.SQL(" AND metadata @> %(where)s" if query.where is not None else ""),
+        source=sql.SQL(" AND source = %(source)s" if query.source is not None else ""),
     )
 
 
@@ -133,8 +163,9 @@ def _prefer(conn: psycopg.Connection[Any], index: SpaceIndex | None, *, k: int) 
     if index is None:
         return
     conn.execute("SET LOCAL enable_seqscan = off")
+    conn.execute("SET LOCAL enable_bitmapscan = off")
     conn.execute("SET LOCAL enable_sort = off")
-    effort = min(max(_EF_SEARCH, 2 * k), _MAX_EF_SEARCH)
+    effort = min(max(_EF_SEARCH, 2 * k, k + _TIES), _MAX_EF_SEARCH)
     conn.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(effort)))
     if capabilities(conn).iterative_scan:
         # Otherwise a filter can leave fewer than k of the candidates.
