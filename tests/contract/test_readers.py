@@ -1,0 +1,312 @@
+"""What every reader promises, whatever its format. A new format is one more case."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harca.errors import EmptyStore, SourceError, StoreNotFound, UnknownFormat
+from harca.load import Intake
+from harca.model import Item, Record, Rejection
+from harca.options import LoadOptions
+from harca.readers.base import MODULES, open_store
+from tests.stores import record, write_record
+from tests.unit.memory_target import STARTED
+
+Entry = tuple[str, list[float]]
+"""A text that stands for itself, and its vector."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format under test.
+
+    Attributes:
+        make: Writes a store of these entries below a folder; returns the store's path.
+        make_empty: Writes a store of the format that has no vector.
+    """
+
+    module: str
+    make: Callable[[Path, Sequence[Entry]], Path]
+    make_empty: Callable[[Path], Path]
+
+
+def _harca_files(folder: Path, entries: Sequence[Entry]) -> Path:
+    for number, (text, vector) in enumerate(entries):
+        write_record(folder / "store" / f"folder {number % 3}", record(text, vector))
+    return folder / "store"
+
+
+def _harca_documents(folder: Path, entries: Sequence[Entry]) -> Path:
+    documents = [
+        {"id": f"doc {text[:99]}", "embedding": vector, "content": text, "metadata": {}}
+        for text, vector in entries
+    ]
+    path = folder / "vector-store.json"
+    path.write_text(json.dumps(documents))
+    return path
+
+
+def _harca_export(folder: Path, entries: Sequence[Entry]) -> Path:
+    rows = [
+        {"id": f"row {text[:99]}", "embedding": json.dumps(vector), "content": text, "metadata": {}}
+        for text, vector in entries
+    ]
+    path = folder / "data.json"
+    path.write_text(json.dumps({"code_vectors": rows}, indent=1), encoding="utf-8")
+    return path
+
+
+def _only_counters(folder: Path) -> Path:
+    (folder / "store").mkdir()
+    (folder / "store" / "stats.json").write_text('{"hits": 0}')
+    return folder / "store"
+
+
+def _empty_list(folder: Path) -> Path:
+    path = folder / "vector-store.json"
+    path.write_text("[]")
+    return path
+
+
+def _empty_table(folder: Path) -> Path:
+    path = folder / "data.json"
+    path.write_text('{"code_vectors": []}')
+    return path
+
+
+CASES = {
+    "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters),
+    "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
+    "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),
+}
+
+TEXTS = [
+    "plain", "日本語（全角）", "👩‍👩‍👧‍👦", "e\u0301 is not é", "\u2028\ufeff",
+    'quotes " \\ and \n\t\x01', '"embedding": [9, 9]', "", " ", "a" * 5000,
+    "<b>&amp;</b>", "../../etc/passwd", "\U0010ffff",
+]  # fmt: skip
+ENTRIES: list[Entry] = [(text, [number + 0.5, -1e-7, 0.1]) for number, text in enumerate(TEXTS)]
+
+
+@pytest.fixture(params=list(CASES.values()), ids=list(CASES))
+def store_format(request):
+    return request.param
+
+
+def entries_of(path):
+    return list(Intake(open_store(path), LoadOptions(), now=STARTED).entries())
+
+
+def records_of(path):
+    found = entries_of(path)
+    assert all(isinstance(one, Record) for one in found), found
+    return found
+
+
+def test_every_registered_format_has_a_case():
+    assert {case.module for case in CASES.values()} == set(MODULES)
+
+
+def test_every_record_is_read_once_and_exactly(store_format, tmp_path):
+    records = records_of(store_format.make(tmp_path, ENTRIES))
+
+    assert sorted(one.content for one in records) == sorted(TEXTS)
+    expected = {text: np.array(vector, np.float32).tobytes() for text, vector in ENTRIES}
+    assert {one.content: one.embedding.tobytes() for one in records} == expected
+
+
+def test_the_order_is_the_same_on_every_call(store_format, tmp_path):
+    path = store_format.make(tmp_path, ENTRIES)
+    reader, another = open_store(path), open_store(path)
+
+    orders = [[item.origin for item in one.items()] for one in (reader, reader, another)]
+
+    assert orders[0] == orders[1] == orders[2]
+    assert len(set(orders[0])) == len(ENTRIES)
+
+
+def test_two_passes_at_once_do_not_disturb_each_other(store_format, tmp_path):
+    reader = open_store(store_format.make(tmp_path, ENTRIES))
+
+    pairs = zip(reader.items(), reader.items(), strict=True)
+
+    assert all(one.origin == other.origin for one, other in pairs)
+
+
+def test_keys_are_unique_and_do_not_depend_on_where_the_store_is(store_format, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "日本").mkdir()
+
+    here = [one.key for one in records_of(store_format.make(tmp_path / "here", ENTRIES))]
+    there = [one.key for one in records_of(store_format.make(tmp_path / "日本", ENTRIES))]
+
+    assert here == there
+    assert len(set(here)) == len(ENTRIES)
+
+
+def test_a_store_is_read_by_a_relative_path_too(store_format, tmp_path, monkeypatch):
+    path = store_format.make(tmp_path, ENTRIES)
+    absolute = [one.origin for one in records_of(path)]
+    monkeypatch.chdir(path.parent)
+
+    assert [one.origin for one in records_of(Path(path.name))] == absolute
+
+
+def test_notes_are_of_the_latest_pass(store_format, tmp_path):
+    reader = open_store(store_format.make(tmp_path, ENTRIES))
+    list(reader.items())
+    once = (reader.notes.files, reader.notes.bytes)
+
+    list(reader.items())
+
+    assert (reader.notes.files, reader.notes.bytes) == once
+    assert once[1] > 5000
+
+
+def test_the_size_hint_is_near(store_format, tmp_path):
+    hint = open_store(store_format.make(tmp_path, ENTRIES)).size_hint()
+
+    assert hint is None or hint == len(ENTRIES)
+
+
+def test_a_store_without_vectors_is_refused_with_what_was_found(store_format, tmp_path):
+    path = store_format.make_empty(tmp_path)
+
+    with pytest.raises((EmptyStore, UnknownFormat)) as caught:
+        open_store(path)
+
+    assert str(path) in str(caught.value)
+    assert "found" in str(caught.value)
+    assert caught.value.hint.endswith((".", "?"))
+
+
+def files_of(path: Path) -> list[Path]:
+    return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+
+
+def test_a_store_cut_short_anywhere_gives_rejections_and_no_wrong_record(store_format, tmp_path):
+    some = [("one, two", [0.5, 123.25, -1e-7]), ("日本語", [7.0, 0.125, 1e20])]
+    path = store_format.make(tmp_path, some)
+    whole = {one.content: one.embedding.tobytes() for one in records_of(path)}
+    for file in files_of(path):
+        data = file.read_bytes()
+        for end in range(len(data)):
+            file.write_bytes(data[:end])
+            os.utime(file, (0, 0))  # an old file is not waited for
+
+            try:
+                found = entries_of(path)
+            except SourceError:
+                continue
+
+            kept = [one for one in found if isinstance(one, Record)]
+            assert all(one.embedding.tobytes() == whole[one.content] for one in kept), end
+            rejected = [one for one in found if isinstance(one, Rejection)]
+            if len(kept) < len(whole):
+                assert {one.reason for one in rejected} <= {"unparsable"}, end
+                assert [one.payload for one in rejected] == [data[:end]] * len(rejected)
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\x00", b"\xff", b"]", b"[", b"}", b'"', b",", b"9", b"-", b"e"],
+    ids=lambda damage: damage.hex(),
+)
+def test_a_byte_that_was_changed_stops_nothing(damage, store_format, tmp_path):
+    path = store_format.make(tmp_path, [("one", [0.5, 1.25]), ("two", [7.0, 0.125])])
+    file = files_of(path)[0]
+    data = file.read_bytes()
+    for at in range(len(data)):
+        file.write_bytes(data[:at] + damage + data[at + 1 :])
+        os.utime(file, (0, 0))
+
+        try:
+            found = entries_of(path)
+        except SourceError:
+            continue
+
+        assert 1 <= len(found) <= 2
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda path: None, StoreNotFound, "no store at"),
+        (lambda path: path.mkdir(), EmptyStore, "found an empty folder"),
+        (lambda path: path.touch(), UnknownFormat, "found a file of 0 bytes"),
+        (lambda path: path.symlink_to(path), StoreNotFound, "no store at"),
+        (lambda path: path.symlink_to("nowhere"), StoreNotFound, "no store at"),
+        (os.mkfifo, UnknownFormat, "found neither a file nor a folder"),
+        (
+            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+            UnknownFormat,
+            "found a Git LFS pointer instead of the file itself (run `git lfs pull`)",
+        ),
+        (lambda path: path.write_bytes(bytes(300)), UnknownFormat, "found a file of 300 bytes"),
+        (
+            lambda path: [
+                path.mkdir(), *((path / f"{number}.txt").touch() for number in range(7))
+            ],
+            UnknownFormat,
+            "found a folder with 0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more",
+        ),
+    ],
+    ids=[
+        "nothing", "empty folder", "empty file", "link to itself", "link to nothing",
+        "named pipe", "LFS pointer", "zeros", "other files",
+    ],
+)  # fmt: skip
+def test_what_is_no_store_is_refused(make, error, message, tmp_path):
+    path = tmp_path / "store"
+    make(path)
+
+    with pytest.raises(error) as caught:
+        open_store(path)
+
+    assert f'"{path}"' in str(caught.value)
+    assert message in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_refusal_lists_the_formats_that_are_read(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello")
+
+    with pytest.raises(UnknownFormat) as caught:
+        open_store(path)
+
+    assert caught.value.hint == (
+        f"Formats that are read: {', '.join(sorted(known_formats()))}. Is this the right folder?"
+    )
+
+
+def known_formats():
+    from importlib import import_module
+
+    return [import_module(name).FORMAT for name in MODULES]
+
+
+def test_reading_writes_nothing(store_format, tmp_path):
+    path = store_format.make(tmp_path, ENTRIES)
+    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files_of(path)}
+
+    records_of(path)
+
+    assert before == {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files_of(path)}
+
+
+def test_items_come_one_by_one(store_format, tmp_path):
+    reader = open_store(store_format.make(tmp_path, ENTRIES))
+
+    items = reader.items()
+    first = next(items)
+
+    assert isinstance(first, Item)
+    assert len(list(chain([first], items))) == len(ENTRIES)

@@ -1,0 +1,265 @@
+"""Which database is used, and that its password is shown nowhere."""
+
+import pytest
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+
+from harca import embedded
+from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
+from harca.postgres.connect import (
+    VARIABLES,
+    Database,
+    database,
+    target_environment,
+    translated,
+)
+
+CANARY = "c4nary-pa55"
+
+
+@pytest.fixture(autouse=True)
+def _no_embedded_server(monkeypatch):
+    monkeypatch.setattr(embedded, "url", lambda: "postgresql://postgres@/postgres?host=/run/x")
+
+
+def set_all(monkeypatch, names):
+    for name in names:
+        monkeypatch.setenv(name, f"postgresql://{name.lower()}/db")
+
+
+@pytest.mark.parametrize("first", range(len(VARIABLES)), ids=VARIABLES)
+def test_the_first_variable_that_is_set_names_the_database(first, monkeypatch):
+    set_all(monkeypatch, VARIABLES[first:])
+
+    found = database()
+
+    assert found.origin == VARIABLES[first]
+    assert conninfo_to_dict(found.conninfo)["host"] == VARIABLES[first].lower()
+
+
+def test_the_order_of_the_variables_is_harcas_own_behind_ours():
+    assert VARIABLES == (
+        "HARCA_DATABASE_URL",
+        "POSTGRES_CONNECTION_STRING",
+        "HARCA_POSTGRES_CONNECTION_STRING",
+        "SUPABASE_CONNECTION_STRING",
+    )
+
+
+def test_the_option_goes_before_all_variables(monkeypatch):
+    set_all(monkeypatch, VARIABLES)
+
+    found = database("postgresql://option/db")
+
+    assert (found.origin, found.shown) == ("--database", "postgresql://option/db")
+
+
+def test_a_variable_that_is_empty_is_not_set(monkeypatch):
+    set_all(monkeypatch, VARIABLES[1:])
+    monkeypatch.setenv(VARIABLES[0], "")
+
+    assert database().origin == VARIABLES[1]
+
+
+def test_without_any_the_embedded_server_is_used():
+    found = database()
+
+    assert found.origin == "the embedded server"
+    assert found.shown == "postgresql://postgres@/postgres (socket /run/x)"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://u:p@h:5433/d",
+        "postgres://u:p@h:5433/d",
+        "postgresql+psycopg://u:p@h:5433/d",
+        "postgresql+psycopg2://u:p@h:5433/d",
+        "postgresql+asyncpg://u:p@h:5433/d",
+        "postgres+psycopg://u:p@h:5433/d",
+        "  postgresql://u:p@h:5433/d\n",
+        "host=h port=5433 user=u password=p dbname=d",
+        "host = 'h' port=5433 user=u password='p' dbname=d",
+    ],
+)
+def test_each_usual_form_names_the_same_database(given):
+    parts = conninfo_to_dict(database(given).conninfo)
+
+    assert parts == {
+        "host": "h",
+        "port": "5433",
+        "user": "u",
+        "password": "p",
+        "dbname": "d",
+        "connect_timeout": "10",
+        "application_name": "harca",
+    }
+
+
+def test_what_the_operator_sets_is_kept():
+    parts = conninfo_to_dict(
+        database("postgresql://h/d?connect_timeout=3&application_name=app&sslmode=require").conninfo
+    )
+
+    assert (parts["connect_timeout"], parts["application_name"]) == ("3", "app")
+    assert parts["sslmode"] == "require"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "nonsense",
+        "   ",
+        f"mysql://u:{CANARY}@h/d",
+        f"jdbc:postgresql://h/d?password={CANARY}",
+        f"postgresql:/u:{CANARY}@h/d",
+        f"postgresql://u:{CANARY}@[::1/d",
+        f"postgresql://u:{CANARY}%zz@h/d",
+        f"host=h passwrd={CANARY}",
+        f"host=h password='{CANARY}",
+        f"password={CANARY} nonsense",
+    ],
+)
+def test_what_is_no_connection_string_is_refused(given, monkeypatch):
+    monkeypatch.setenv("POSTGRES_CONNECTION_STRING", given)
+
+    with pytest.raises(UsageError) as caught:
+        database()
+
+    assert str(caught.value) == (
+        "the connection string in POSTGRES_CONNECTION_STRING cannot be read"
+    )
+    assert caught.value.hint == (
+        "Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form."
+    )
+    assert_no_canary(caught.value)
+
+
+def test_a_reference_that_nobody_expanded_is_refused(monkeypatch):
+    monkeypatch.setenv(
+        "SUPABASE_CONNECTION_STRING", f"postgresql://u:{CANARY}@${{POSTGRES_HOST}}:5432/d"
+    )
+
+    with pytest.raises(UsageError) as caught:
+        database()
+
+    assert str(caught.value) == (
+        "the connection string in SUPABASE_CONNECTION_STRING has an unexpanded ${...} reference"
+    )
+    assert_no_canary(caught.value)
+
+
+def assert_no_canary(error: BaseException | None) -> None:
+    while error is not None:
+        assert CANARY not in f"{error!s} {error!r} {getattr(error, 'hint', '')}"
+        error = error.__cause__
+
+
+SECRETS = {
+    "url": f"postgresql://u:{CANARY}@127.0.0.1:1/d",
+    "url with driver": f"postgresql+psycopg2://u:{CANARY}@127.0.0.1:1/d",
+    "url parameter": f"postgresql://127.0.0.1:1/d?user=u&password={CANARY}",
+    "key=value": f"host=127.0.0.1 port=1 user=u password={CANARY} dbname=d",
+    "socket": f"postgresql://u:{CANARY}@/d?host=/nowhere&port=1",
+    "two hosts": f"postgresql://u:{CANARY}@127.0.0.1:1,127.0.0.1:2/d",
+    "escaped characters": f"postgresql://u:%2F%40%3A{CANARY}@127.0.0.1:1/d",
+}
+
+
+@pytest.mark.parametrize("given", SECRETS.values(), ids=SECRETS)
+def test_the_password_is_shown_nowhere(given):
+    found = database(given)
+
+    assert CANARY in found.conninfo
+    assert CANARY not in f"{found!r} {found!s} {found.shown} {found.url()} {found.origin}"
+    assert CANARY in found.url(password=True)
+    with pytest.raises(CannotConnect) as caught:
+        found.connect()
+    assert str(caught.value).startswith(f"cannot connect to {found.shown}: ")
+    assert "The database was named by --database." in caught.value.hint
+    assert_no_canary(caught.value)
+
+
+def test_a_refused_password_is_not_shown(database):
+    parts = {**conninfo_to_dict(database.conninfo), "password": CANARY, "user": "nobody here"}
+    wrong = Database(" ".join(f"{key}='{value}'" for key, value in parts.items()), "--database")
+
+    with pytest.raises(CannotConnect) as caught:
+        wrong.connect()
+
+    assert "nobody here" in str(caught.value)
+    assert_no_canary(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql://u:p@h:5433/d",
+        "postgresql://u:p@/d?host=/run/x&port=5433",
+        "postgresql://u@h/d?sslmode=require&options=-c%20search_path%3Dharca",
+        "postgresql://u:p%2F%40%3A%25@h/d%20%2F",
+        "postgresql://u:p@h1:1,h2:2/d",
+        "host=h",
+        "dbname=d",
+        "postgresql://us%40er@h/d",
+    ],
+)
+def test_the_url_names_the_same_database(given):
+    found = database(given)
+
+    again = database(found.url(password=True))
+
+    assert conninfo_to_dict(again.conninfo) == conninfo_to_dict(found.conninfo)
+
+
+def test_programs_of_libpq_get_the_parts_as_variables():
+    parts = conninfo_to_dict("host=h port=1 user=u password=p dbname=d sslmode=require")
+
+    assert target_environment(parts) == {
+        "PGHOST": "h",
+        "PGPORT": "1",
+        "PGUSER": "u",
+        "PGPASSWORD": "p",
+        "PGDATABASE": "d",
+        "PGSSLMODE": "require",
+    }
+
+
+STATEMENTS = {
+    "no such table": (
+        "SELECT * FROM nowhere",
+        'PostgreSQL: relation "nowhere" does not exist',
+        "Run `alembic upgrade head` (or `harca migrate`) first.",
+    ),
+    "no right": (
+        "SET ROLE pg_monitor; SELECT * FROM vector_embeddings",
+        "PostgreSQL: permission denied for table vector_embeddings",
+        "The role lacks a right. Connect as the tables' owner, or have it granted.",
+    ),
+    "connection lost": (
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        "PostgreSQL: terminating connection due to administrator command",
+        "The connection was lost. Run the same command again: it goes on where it was.",
+    ),
+    "no such extension": (
+        "CREATE EXTENSION no_such_thing",
+        'PostgreSQL: extension "no_such_thing" is not available',
+        "Is pgvector installed on the server? See the list in pg_available_extensions.",
+    ),
+    "anything else": ("SELECT 1/0", "PostgreSQL: division by zero", ""),
+}
+
+
+@pytest.mark.parametrize(("statement", "message", "hint"), STATEMENTS.values(), ids=STATEMENTS)
+def test_the_servers_errors_are_told_in_our_words(statement, message, hint, conn):
+    with pytest.raises(TargetError) as caught, translated():
+        conn.execute(statement)
+
+    assert str(caught.value) == message
+    assert caught.value.hint == hint
+    assert isinstance(caught.value.__cause__, pg.Error)
+
+
+def test_errors_of_ours_pass_through():
+    with pytest.raises(HarcaError, match="ours"), translated():
+        raise HarcaError("ours")

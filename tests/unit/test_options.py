@@ -1,0 +1,81 @@
+"""Options from texts, as ``-x name=value`` gives them."""
+
+import json
+
+import pytest
+
+from harca.errors import ExitCode, UsageError
+from harca.model import Expired, OnConflict
+from harca.options import LoadOptions
+
+KNOWN = (
+    "Known: batch_rows, expired, max_rejects, model, name, on_conflict, source, store, database."
+)
+
+
+def test_texts_become_values():
+    options = LoadOptions.from_text(
+        {
+            "name": "本番",
+            "on_conflict": "oldest",
+            "expired": "skip",
+            "source": "s",
+            "model": "m",
+            "batch_rows": "1",
+            "max_rejects": "0",
+        }
+    )
+
+    assert options == LoadOptions("本番", OnConflict.OLDEST, Expired.SKIP, "s", "m", 1, 0)
+
+
+def test_nothing_given_is_the_default():
+    assert LoadOptions.from_text({}) == LoadOptions()
+    assert LoadOptions().on_conflict is OnConflict.NEWEST
+    assert LoadOptions().expired is Expired.KEEP
+    assert LoadOptions().max_rejects is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "hint"),
+    [
+        ({"on_conflct": "newest"}, 'unknown option "on_conflct"', KNOWN),
+        ({"z": "1", "a": "2"}, 'unknown option "a"', KNOWN),
+        (
+            {"on_conflict": "Newest"},
+            'on_conflict is "Newest", expected one of newest, oldest, keep, error',
+            "",
+        ),
+        ({"expired": ""}, 'expired is "", expected one of keep, skip', ""),
+        ({"batch_rows": "0"}, 'batch_rows is "0", expected a number from 1', ""),
+        ({"batch_rows": "1e3"}, 'batch_rows is "1e3", expected a number from 1', ""),
+        ({"batch_rows": "-1"}, 'batch_rows is "-1", expected a number from 1', ""),
+        ({"max_rejects": "²"}, 'max_rejects is "²", expected a number from 0', ""),
+        ({"max_rejects": ""}, 'max_rejects is "", expected a number from 0', ""),
+        ({"name": " "}, "name is empty", "Give a label, or leave the option out."),
+        ({"source": ""}, "source is empty", "Give a label, or leave the option out."),
+        ({"model": "\t\n"}, "model is empty", "Give a label, or leave the option out."),
+    ],
+    ids=lambda value: "=".join(next(iter(value.items()))) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_used_is_refused(given, message, hint):
+    with pytest.raises(UsageError) as caught:
+        LoadOptions.from_text(given)
+
+    assert str(caught.value) == message
+    assert caught.value.hint == hint
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_a_nul_in_a_label_is_refused():
+    with pytest.raises(UsageError):
+        LoadOptions(name="a\0b")
+
+
+def test_options_are_noted_as_json_and_read_back():
+    options = LoadOptions(name="日", on_conflict=OnConflict.KEEP, max_rejects=3)
+
+    noted = json.loads(json.dumps(options.as_dict()))
+
+    assert noted["on_conflict"] == "keep"
+    assert LoadOptions(**noted) == options
