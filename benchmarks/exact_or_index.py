@@ -1,0 +1,187 @@
+"""From how many rows on a space is searched faster by an index than exactly.
+
+Both ways go through `harca.postgres.search.search`, as an application's searches do, and
+take turns query by query on the same rows; every query is a new point of the same clusters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import psycopg
+from _common import (
+    MODEL,
+    Embeddings,
+    load_as_migrate,
+    numbers,
+    parser,
+    server_facts,
+    settle,
+    show,
+    temporary_database,
+)
+from numpy.typing import NDArray
+
+from harca.model import Item, Rejection, Space, StoreNotes
+from harca.options import LoadOptions
+from harca.postgres import indexes, search
+from harca.postgres.indexes import SpaceIndex
+
+K = 10
+_WARM_UP = 10
+
+
+@dataclass(slots=True)
+class VectorsReader:
+    """Records for the rows of a matrix, numbered from *first* on."""
+
+    vectors: NDArray[np.float64]
+    first: int
+    format: str = "synthetic"
+    volatile: frozenset[str] = frozenset()
+    notes: StoreNotes = field(default_factory=StoreNotes)
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Yield one item a row."""
+        for number, vector in enumerate(self.vectors, self.first):
+            yield Item(
+                key=str(number),
+                content=f"record {number}: stands in for a paragraph of a document. " * 3,
+                vector=vector,
+                metadata={"directory": "cache/embeddings", "number": number},
+                model_id=MODEL,
+                created_at=None,
+                source="synthetic",
+                origin=f"row {number}",
+                payload=bytes,
+            )
+
+    def size_hint(self) -> int:
+        """Return the number of rows."""
+        return len(self.vectors)
+
+
+class Sides:
+    """The two contestants: one connection each, on the same rows and the same index."""
+
+    def __init__(
+        self, exact: psycopg.Connection[Any], indexed: psycopg.Connection[Any], space: Space
+    ) -> None:
+        self.exact, self.indexed, self.space = exact, indexed, space
+        # The index is there for both; this session must not take it.
+        exact.execute("SET enable_indexscan = off")
+
+    def ask(self, query: NDArray[np.float32], *, index: bool) -> tuple[float, set[int]]:
+        """Return the milliseconds that a search takes, and the rows found."""
+        conn = self.indexed if index else self.exact
+        search.valid_index = indexes.valid_index if index else _no_index  # type: ignore[attr-defined]  # what search looks up by this name is replaced
+        started = perf_counter()
+        answer = search.search(conn, query, self.space, k=K)
+        took = 1_000 * (perf_counter() - started)
+        if (answer.answered_by == "exact") is index:
+            raise AssertionError(f"answered by {answer.answered_by}")
+        return took, {int(hit.store_key or -1) for hit in answer.hits}
+
+
+def _no_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | None:
+    return None
+
+
+def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> set[int]:
+    """Return the rows nearest to *query*; vectors of unit length."""
+    return set(np.argpartition(-(vectors @ query), K)[:K].tolist())
+
+
+def measure(
+    sides: Sides, vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> dict[str, float]:
+    """Return p50 and recall of both sides."""
+    took: dict[bool, list[float]] = {False: [], True: []}
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for at, query in enumerate(queries):
+        truth = nearest(vectors, query)
+        for index in (False, True):
+            milliseconds, hits = sides.ask(query, index=index)
+            if at >= _WARM_UP:
+                took[index].append(milliseconds)
+                found[index].append(len(hits & truth) / K)
+    return {
+        "exact_ms": median(took[False]),
+        "index_ms": median(took[True]),
+        "exact_recall": float(np.mean(found[False])),
+        "index_recall": float(np.mean(found[True])),
+    }
+
+
+def measure_dims(
+    dims: int, sizes: list[int], queries: int, repetitions: int, database: str | None
+) -> Iterator[dict[str, Any]]:
+    """Yield a line per size; rows are added to the same table from size to size."""
+    embeddings = Embeddings(dims)
+    vectors = np.empty((0, dims), np.float32)
+    with (
+        temporary_database(database) as target,
+        target.connect() as exact,
+        target.connect() as indexed,
+    ):
+        for size in sizes:
+            more = embeddings.draw(size - len(vectors))
+            load_as_migrate(
+                indexed,
+                VectorsReader(more, first=len(vectors)),
+                LoadOptions(name=f"up to {size}", model=MODEL),
+            )
+            vectors = np.concatenate([vectors, more.astype(np.float32)])
+            space = Space(MODEL, dims, size)
+            index = SpaceIndex(indexes.index_name(space), space, "hnsw", "vector")
+            indexes._drop(indexed, index.name)
+            started = perf_counter()
+            indexes._create(indexed, index)
+            build_s = perf_counter() - started
+            indexed.execute("VACUUM ANALYZE vector_embeddings")
+            settle(indexed)
+            sides = Sides(exact, indexed, space)
+            measured = [
+                measure(sides, vectors, embeddings.draw(queries + _WARM_UP).astype(np.float32))
+                for _ in range(repetitions)
+            ]
+            line = {name: median([one[name] for one in measured]) for name in measured[0]}
+            yield {
+                "dims": dims,
+                "rows": size,
+                "exact, p50 ms": round(line["exact_ms"], 3),
+                "HNSW, p50 ms": round(line["index_ms"], 3),
+                "exact / HNSW": round(line["exact_ms"] / line["index_ms"], 2),
+                "recall@10 exact": round(line["exact_recall"], 4),
+                "recall@10 HNSW": round(line["index_recall"], 4),
+                "build s": round(build_s, 2),
+            }
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--rows", type=numbers, default="250,500,1000,2000,5000,10000,20000")
+    options.add_argument("--dims", type=numbers, default="384,1536")
+    options.add_argument("--queries", type=int, default=100)
+    options.add_argument("--repetitions", type=int, default=3)
+    given = options.parse_args()
+
+    with temporary_database(given.database) as target, target.connect() as conn:
+        facts = server_facts(conn)
+    rows = [
+        line
+        for dims in given.dims
+        for line in measure_dims(
+            dims, sorted(given.rows), given.queries, given.repetitions, given.database
+        )
+    ]
+    notes = {"k": K, "queries": given.queries, "repetitions": given.repetitions}
+    show(facts, rows, notes, as_json=given.json)
+
+
+if __name__ == "__main__":
+    main()
