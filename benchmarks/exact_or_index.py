@@ -24,6 +24,7 @@ from _common import (
     temporary_database,
 )
 from numpy.typing import NDArray
+from psycopg import sql
 
 from harca.model import Item, Rejection, Space, StoreNotes
 from harca.options import LoadOptions
@@ -117,7 +118,12 @@ def measure(
 
 
 def measure_dims(
-    dims: int, sizes: list[int], queries: int, repetitions: int, database: str | None
+    dims: int,
+    sizes: list[int],
+    queries: int,
+    repetitions: int,
+    storage: str | None,
+    database: str | None,
 ) -> Iterator[dict[str, Any]]:
     """Yield a line per size; rows are added to the same table from size to size."""
     embeddings = Embeddings(dims)
@@ -127,6 +133,9 @@ def measure_dims(
         target.connect() as exact,
         target.connect() as indexed,
     ):
+        if storage:
+            alter = sql.SQL("ALTER TABLE vector_embeddings ALTER embedding SET STORAGE {}")
+            indexed.execute(alter.format(sql.SQL(storage)))
         for size in sizes:
             more = embeddings.draw(size - len(vectors))
             load_as_migrate(
@@ -168,6 +177,9 @@ def main() -> None:
     options.add_argument("--dims", type=numbers, default="384,1536")
     options.add_argument("--queries", type=int, default=100)
     options.add_argument("--repetitions", type=int, default=3)
+    options.add_argument(
+        "--storage", choices=["external", "main"], help="of the column, instead of the schema's"
+    )
     given = options.parse_args()
 
     with temporary_database(given.database) as target, target.connect() as conn:
@@ -176,10 +188,16 @@ def main() -> None:
         line
         for dims in given.dims
         for line in measure_dims(
-            dims, sorted(given.rows), given.queries, given.repetitions, given.database
+            dims,
+            sorted(given.rows),
+            given.queries,
+            given.repetitions,
+            given.storage,
+            given.database,
         )
     ]
-    notes = {"k": K, "queries": given.queries, "repetitions": given.repetitions}
+    notes: dict[str, Any] = {"k": K, "queries": given.queries, "repetitions": given.repetitions}
+    notes["storage"] = given.storage or "as the schema has it"
     show(facts, rows, notes, as_json=given.json)
 
 
