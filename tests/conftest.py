@@ -6,6 +6,7 @@ through testcontainers, else the embedded server. The header says which.
 """
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -194,13 +195,36 @@ class Ran:
 
 
 @pytest.fixture
-def run_harca(tmp_path: Path):
-    """Run the command line as a user does, in a folder of its own."""
+def run_harca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Run the command line in a folder of its own: in this process, which saves a second.
+
+    Without *database* it is a process of its own, which takes its embedded server with it.
+    """
 
     def run(*arguments: str | Path, database: Database | None = None, **env: str) -> Ran:
+        if database is None:
+            return run_process(*arguments, **env)
+        from harca import cli
+
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["harca", *map(str, arguments)])
+            patch.setenv("HARCA_DATABASE_URL", database.conninfo)
+            patch.setattr(logging.getLogger(), "handlers", [])
+            patch.chdir(tmp_path)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        logging.getLogger().setLevel(logging.WARNING)
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Ran(code, *capsys.readouterr())
+
+    def run_process(*arguments: str | Path, **env: str) -> Ran:
         environment = {**os.environ, **env}
-        if database is not None:
-            environment["HARCA_DATABASE_URL"] = database.conninfo
         done = subprocess.run(
             [sys.executable, "-m", "harca", *map(str, arguments)],
             capture_output=True,
