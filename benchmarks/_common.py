@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import count
@@ -23,7 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from harca import migrations
 from harca.load import Intake, LoadResult, load, notes_of
-from harca.model import Reader
+from harca.model import Item, Reader, Rejection, StoreNotes
 from harca.options import LoadOptions
 from harca.postgres import indexes
 from harca.postgres.connect import Database, database
@@ -156,6 +157,41 @@ def temporary_database(
     finally:
         with server.connect() as conn:
             conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@dataclass(slots=True)
+class VectorsReader:
+    """Records for the rows of a matrix, numbered from *first* on."""
+
+    vectors: NDArray[np.float64]
+    first: int
+    format: str = "synthetic"
+    volatile: frozenset[str] = frozenset()
+    notes: StoreNotes = field(default_factory=StoreNotes)
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Yield one item a row."""
+        for number, vector in enumerate(self.vectors, self.first):
+            yield Item(
+                key=str(number),
+                content=f"record {number}: stands in for a paragraph of a document. " * 3,
+                vector=vector,
+                metadata={"directory": "cache/embeddings", "number": number},
+                model_id=MODEL,
+                created_at=None,
+                source="synthetic",
+                origin=f"row {number}",
+                payload=bytes,
+            )
+
+    def size_hint(self) -> int:
+        """Return the number of rows."""
+        return len(self.vectors)
+
+
+def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], k: int) -> set[int]:
+    """Return the rows nearest to *query*; vectors of unit length."""
+    return set(np.argpartition(-(vectors @ query), k)[:k].tolist())
 
 
 def load_as_migrate(conn: psycopg.Connection[Any], reader: Reader, options: LoadOptions) -> int:

@@ -5,7 +5,6 @@ take turns query by query on the same rows; every query is a new point of the sa
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,7 +14,9 @@ import psycopg
 from _common import (
     MODEL,
     Embeddings,
+    VectorsReader,
     load_as_migrate,
+    nearest,
     numbers,
     parser,
     server_facts,
@@ -26,43 +27,13 @@ from _common import (
 from numpy.typing import NDArray
 from psycopg import sql
 
-from harca.model import Item, Rejection, Space, StoreNotes
+from harca.model import Space
 from harca.options import LoadOptions
 from harca.postgres import indexes, search
 from harca.postgres.indexes import SpaceIndex
 
 K = 10
 _WARM_UP = 10
-
-
-@dataclass(slots=True)
-class VectorsReader:
-    """Records for the rows of a matrix, numbered from *first* on."""
-
-    vectors: NDArray[np.float64]
-    first: int
-    format: str = "synthetic"
-    volatile: frozenset[str] = frozenset()
-    notes: StoreNotes = field(default_factory=StoreNotes)
-
-    def items(self) -> Iterator[Item | Rejection]:
-        """Yield one item a row."""
-        for number, vector in enumerate(self.vectors, self.first):
-            yield Item(
-                key=str(number),
-                content=f"record {number}: stands in for a paragraph of a document. " * 3,
-                vector=vector,
-                metadata={"directory": "cache/embeddings", "number": number},
-                model_id=MODEL,
-                created_at=None,
-                source="synthetic",
-                origin=f"row {number}",
-                payload=bytes,
-            )
-
-    def size_hint(self) -> int:
-        """Return the number of rows."""
-        return len(self.vectors)
 
 
 class Sides:
@@ -91,11 +62,6 @@ def _no_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | None:
     return None
 
 
-def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> set[int]:
-    """Return the rows nearest to *query*; vectors of unit length."""
-    return set(np.argpartition(-(vectors @ query), K)[:K].tolist())
-
-
 def measure(
     sides: Sides, vectors: NDArray[np.float32], queries: NDArray[np.float32]
 ) -> dict[str, float]:
@@ -103,7 +69,7 @@ def measure(
     took: dict[bool, list[float]] = {False: [], True: []}
     found: dict[bool, list[float]] = {False: [], True: []}
     for at, query in enumerate(queries):
-        truth = nearest(vectors, query)
+        truth = nearest(vectors, query, K)
         for index in (False, True):
             milliseconds, hits = sides.ask(query, index=index)
             if at >= _WARM_UP:
