@@ -13,23 +13,22 @@ BATCH_BYTES = 32 * 1024 * 1024
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction brings in; *number* counts from 1."""
+    """What one transaction brings in.
+
+    Attributes:
+        number: Counts from 1.
+        origins: The first and the last place read from.
+    """
 
     number: int
     records: list[Record] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    origins: tuple[str, str] = ("", "")
 
     @property
     def read(self) -> int:
         """Entries read for this batch, rejected ones among them."""
         return len(self.records) + len(self.rejections)
-
-    @property
-    def origins(self) -> tuple[str, str]:
-        """The first and the last place read from, for the ledger."""
-        places = [record.origin for record in self.records]
-        places += [rejection.origin for rejection in self.rejections]
-        return (places[0], places[-1]) if places else ("", "")
 
 
 def batched(
@@ -47,6 +46,8 @@ def batched(
         else:
             batch.records.append(entry)
             size += entry.embedding.nbytes + len(entry.content)
+            size += sum(map(len, entry.metadata.values()))
+        batch.origins = (batch.origins[0] or entry.origin, entry.origin)
         if batch.read >= rows or size >= max_bytes:
             yield batch
             batch, size = Batch(batch.number + 1), 0

@@ -1,9 +1,10 @@
 """What becomes of a record whose key is known already. Pure.
 
-The outcome must not depend on the order in which a store is read. Two records of one
-store are therefore compared by (creation date, digest), a total order, whichever comes
-first; a row that an earlier run left is compared with the record by date, and when
-dates do not tell, the store wins: it is what the operator asked to have in the table.
+The outcome must not depend on the order in which a store is read, so one total order
+stands behind all comparisons, of records with each other and with the row of an earlier
+run: by date, where a record without one gives way; then contents that are new win over
+those that have lost before, so that a store wins over what the table had of it, but a
+conflict decided once stays decided; then by digest, for want of anything better.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from harca.errors import ConflictFound
 from harca.model import OnConflict, Record
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 class Fate(StrEnum):
@@ -39,7 +40,7 @@ class Known:
         digest: Of its contents, without what the application rewrites by reading.
         loaded_by_run: The row was inserted or replaced by this run.
         settled: This pass over the store has met the key before.
-        losers: Digests that lost against the row in earlier passes.
+        losers: Digests that have lost under this key before.
     """
 
     digest: bytes
@@ -64,30 +65,22 @@ def decide(record: Record, digest: bytes, known: Known | None, policy: OnConflic
         return Fate.RESUMED if known.loaded_by_run else Fate.UNCHANGED
     if policy is OnConflict.ERROR:
         raise ConflictFound(record.key, first=known.origin, second=record.origin)
-    wins = (
-        _wins_in_store(record, digest, known, policy)
-        if known.settled
-        else _wins_over_row(record, digest, known, policy)
-    )
-    return Fate.REPLACE if wins else Fate.CONFLICT
+    return Fate.REPLACE if _outranks(record, digest, known, policy) else Fate.CONFLICT
 
 
-def _wins_in_store(record: Record, digest: bytes, known: Known, policy: OnConflict) -> bool:
-    ours, theirs = record.created_at or _NEVER, known.created_at or _NEVER
-    if ours != theirs:
-        return (ours < theirs) if policy is OnConflict.OLDEST else (ours > theirs)
-    return digest > known.digest
-
-
-def _wins_over_row(record: Record, digest: bytes, known: Known, policy: OnConflict) -> bool:
+def _outranks(record: Record, digest: bytes, known: Known, policy: OnConflict) -> bool:
+    """One total order over a store's records and the row of an earlier run."""
     if policy is OnConflict.KEEP and not known.loaded_by_run:
         return False
-    ours, theirs = record.created_at, known.created_at
-    if ours and theirs and ours != theirs:
-        return (ours < theirs) if policy is OnConflict.OLDEST else (ours > theirs)
-    if digest in known.losers:
-        return False  # decided before, and the winner is still there
-    return policy is not OnConflict.OLDEST
+    oldest = policy is OnConflict.OLDEST
+    never = _LAST if oldest else _FIRST  # without a date it gives way
+    ours, theirs = record.created_at or never, known.created_at or never
+    if ours != theirs:
+        return (ours < theirs) if oldest else (ours > theirs)
+    fresh = digest not in known.losers
+    if not known.loaded_by_run:
+        return fresh and not oldest
+    return (fresh, digest) > (known.digest not in known.losers, known.digest)
 
 
 class SeenKeys:

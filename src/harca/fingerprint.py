@@ -23,6 +23,7 @@ BUCKETS = 256
 _LENGTH = Struct(">i")
 _MICROS = Struct(">q")
 _DIMS = Struct(">HH")
+_DATED, _UNDATED = b"\x01", b"\x00"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MODULUS = 2**64
@@ -51,8 +52,10 @@ def digest(record: Record, *, without: Collection[str] = ()) -> bytes:
     ):
         raw = text.encode()
         hashed.update(_LENGTH.pack(len(raw)) + raw)
-    if record.created_at is not None:
-        hashed.update(_MICROS.pack((record.created_at - _EPOCH) // _MICROSECOND))
+    if record.created_at is None:
+        hashed.update(_UNDATED)
+    else:
+        hashed.update(_DATED + _MICROS.pack((record.created_at - _EPOCH) // _MICROSECOND))
     hashed.update(vector_bytes(record.embedding))
     return hashed.digest()
 

@@ -190,10 +190,10 @@ class Planner:
         if fate in (Fate.UNCHANGED, Fate.RESUMED):
             tally.unchanged += fate is Fate.UNCHANGED
             tally.loaded += fate is Fate.RESUMED
-            known[key] = _after(record, record_digest, before.loaded_by_run)
+            known[key] = _after(record, record_digest, before.loaded_by_run, before.losers)
             return
         self._replace(record, record_digest, before, plan)
-        known[key] = _after(record, record_digest, True)
+        known[key] = _after(record, record_digest, True, before.losers | {before.digest})
 
     def _replace(self, record: Record, record_digest: bytes, before: Known, plan: Plan) -> None:
         key, tally = record.key, plan.tally
@@ -220,13 +220,19 @@ class Planner:
         return _after(record, digest(record, without=self._volatile), True)
 
 
-def _after(record: Record, record_digest: bytes, loaded_by_run: bool) -> Known:
+def _after(
+    record: Record,
+    record_digest: bytes,
+    loaded_by_run: bool,
+    losers: frozenset[bytes] = frozenset(),
+) -> Known:
     return Known(
         digest=record_digest,
         created_at=record.created_at,
         origin=record.origin,
         loaded_by_run=loaded_by_run,
         settled=True,
+        losers=losers,
     )
 
 

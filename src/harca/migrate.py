@@ -16,7 +16,7 @@ from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run, lock_store
-from harca.readers.base import Defaults, open_store
+from harca.readers.base import Defaults, open_store, printable
 from harca.verify import Verification, verify
 
 
@@ -66,7 +66,7 @@ class Migration:
 
 def store_name(path: str | Path, options: LoadOptions) -> str:
     """Return what the store at *path* is called in the table."""
-    return options.name or str(Path(path).resolve())
+    return options.name or printable(str(Path(path).resolve()))
 
 
 def migrate(
@@ -137,7 +137,7 @@ def _load_and_prove(
         # The lock is held on a connection of its own, which nothing else can break.
         lock_store(locker, name)
         indexes.drop_before_first_load(conn)
-        noted = {**options.as_dict(), "path": str(Path(path).resolve())}
+        noted = {**options.as_dict(), "path": printable(str(Path(path).resolve()))}
         run = begin_run(conn, name, store_format=reader.format, revision=revision, options=noted)
         target = PostgresTarget(conn, run, volatile=reader.volatile)
         intake = Intake(reader, options, now=run.started_at)
@@ -180,7 +180,7 @@ def verify_store(
         NothingToVerify: The store was never loaded.
     """
     watcher = watcher or Unwatched()
-    store = name or str(Path(path).resolve())
+    store = name or printable(str(Path(path).resolve()))
     with translated(), database.connect() as conn:
         run = _latest_run(conn, store)
         options = _options(run["options"])

@@ -154,7 +154,7 @@ def to_metadata(value: Any) -> dict[str, str]:
 def to_datetime(value: Any) -> datetime | None:
     """Return an ISO 8601 string as a time; without an offset it is taken as UTC."""
     if isinstance(value, datetime):
-        return value
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
     if not isinstance(value, str):
         return None
     try:

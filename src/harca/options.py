@@ -9,6 +9,8 @@ from harca.batching import BATCH_ROWS
 from harca.errors import UsageError
 from harca.model import Expired, OnConflict
 
+_MOST_DIGITS = 9
+
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
 
@@ -63,8 +65,15 @@ class LoadOptions:
 
 
 def _check_label(name: str, value: str | None) -> None:
-    if value is not None and (not value.strip() or "\0" in value):
+    if value is None:
+        return
+    if not value.strip():
         raise UsageError(f"{name} is empty", hint="Give a label, or leave the option out.")
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise UsageError(
+            f"{name} has characters that PostgreSQL cannot store: {value!a}",
+            hint="Give a label in UTF-8.",
+        )
 
 
 def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
@@ -77,6 +86,6 @@ def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
 
 
 def _number(name: str, value: str, least: int) -> int:
-    if not value.isdecimal() or int(value) < least:
+    if not value.isdecimal() or len(value) > _MOST_DIGITS or int(value) < least:
         raise UsageError(f'{name} is "{value}", expected a number from {least}', hint="")
     return int(value)

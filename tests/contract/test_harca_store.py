@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harca.errors import SourceError
 from harca.load import Intake
 from harca.model import Item, Record, Rejection, Warn
 from harca.options import LoadOptions
@@ -125,6 +126,7 @@ DECOYS = {
     "name escaped": '{"text": "t", "modelName": "m", "\\u0065mbedding": [1, 2]}',
     "blank before the colon": '{"text": "t", "modelName": "m", "embedding" : [1, 2]}',
     "a bracket after": plain("[1, 2]", after=', "note": "]"'),
+    "cut for display, in metadata": plain("[1, 2]", before='"metadata": {"embedding": "…"}, '),
     "the placeholder elsewhere": plain("[1, 2]", after=', "note": "…"'),
 }
 
@@ -144,6 +146,15 @@ def test_a_second_vector_that_is_none_is_not_replaced_by_the_first(last, tmp_pat
     write_raw(tmp_path, plain("[1, 2]", after=f', "embedding": {last}'))
 
     assert isinstance(only(tmp_path), Rejection)
+
+
+def test_a_vector_cut_for_display_is_not_taken_from_elsewhere(tmp_path):
+    write_raw(tmp_path, plain('"…"', before='"metadata": {"embedding": [9, 9]}, '))
+
+    found = only(tmp_path)
+
+    assert isinstance(found, Rejection), found.embedding
+    assert found.reason == "not-a-vector"
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path):
@@ -238,6 +249,43 @@ def test_a_compressed_vector_that_cannot_be_unpacked_is_unparsable(data, tmp_pat
     assert isinstance(found, Rejection)
     assert found.reason == "unparsable"
     assert found.detail.startswith("the compressed vector cannot be unpacked: ")
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [{"compressed": True}, {"_compressed": True, "data": pack("[" * 100_000)}],
+    ids=["no data", "nested too deeply"],
+)
+def test_a_compressed_vector_of_another_shape_stops_nothing(embedding, tmp_path):
+    write_record(tmp_path, record("t", embedding))
+    write_record(tmp_path, record("good", [1.0]))
+
+    found = entries_of(tmp_path)
+
+    assert [one.reason for one in found if isinstance(one, Rejection)] == ["unparsable"]
+    assert len(found) == 2
+
+
+DEEP = "[" * 1010 + "]" * 1010
+ENTRY = '{"id": "1", "content": "c", "embedding": %s, "metadata": %s}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[{ENTRY % ('[1]', DEEP)}]",
+        f'{{"code_vectors": [{ENTRY % ("[1]", DEEP)}]}}',
+        f'{{"code_vectors": [{ENTRY % (json.dumps("[" * 100_000), "{}")}]}}',
+    ],
+    ids=["documents", "export", "vector in quotes"],
+)
+def test_entries_nested_too_deeply_stop_nothing(text, tmp_path):
+    write_raw(tmp_path, text, name="a")
+    write_record(tmp_path, record("good", [1.0]))
+
+    kinds = {type(entry) for entry in entries_of(tmp_path)}
+
+    assert kinds == {Rejection, Record}
 
 
 def test_compressed_numbers_are_checked_as_plain_ones(tmp_path):
@@ -341,6 +389,36 @@ def test_bookkeeping_becomes_metadata(tmp_path):
     }
 
 
+def test_metadata_that_is_null_takes_no_bookkeeping_away(tmp_path):
+    write_record(tmp_path, record("t", [1.0], metadata=None))
+
+    assert {"createdAt", "expiresAt", "directory"} <= set(only(tmp_path).metadata)
+
+
+def test_long_integers_in_metadata_are_kept_whole(tmp_path):
+    write_record(tmp_path, record("t", [1.0], metadata={"id": 2**70}))
+
+    assert only(tmp_path).metadata["id"] == str(2**70)
+
+
+@pytest.mark.parametrize("name", ["directory", "createdAt", "compressed"])
+def test_a_records_own_metadata_are_not_overwritten(name, tmp_path):
+    packed = {"compressed": True, "data": pack("[1,2]")}
+    write_record(tmp_path, record("t", packed, metadata={name: "its own"}))
+
+    assert '"its own"' in " ".join(only(tmp_path).metadata.values())
+
+
+def test_the_payload_of_a_rejected_entry_is_whole(tmp_path):
+    bad = '{"id": "1", "content": "c", "embedding": [NaN, Infinity], "metadata": {}}'
+    (tmp_path / "vector-store.json").write_text(f"[{bad}]")
+
+    payload = only(tmp_path).payload.decode()
+
+    assert "NaN" in payload
+    assert "Infinity" in payload
+
+
 def test_a_folder_that_leads_back_is_read_once(tmp_path):
     write_record(tmp_path / "a", record("t", [1.0]))
     (tmp_path / "a" / "back").symlink_to(tmp_path, target_is_directory=True)
@@ -435,6 +513,19 @@ def test_what_may_not_be_read_is_rejected(what, lock, tmp_path):
 
     assert str(bad) == f"{'a/x.json' if what == 'file' else 'a'}: unreadable: Permission denied"
     assert isinstance(good, Record)
+
+
+def test_a_store_that_may_not_be_listed_is_refused(lock, tmp_path):
+    write_record(tmp_path / "store", record("t", [1.0]))
+    lock(tmp_path / "store")
+
+    with pytest.raises(SourceError, match="Permission denied"):
+        open_store(tmp_path / "store")
+
+
+def test_a_path_that_is_too_long_is_refused(tmp_path):
+    with pytest.raises(SourceError):
+        open_store(tmp_path / ("x" * 5000))
 
 
 def test_other_files_are_left_out_and_noted(tmp_path):

@@ -157,6 +157,8 @@ def test_search_answers_from_the_index_of_a_large_space(file_store, database, ru
 def _key(database: Database, dims: int) -> str:
     with database.connect() as conn:
         conn.row_factory = psycopg.rows.scalar_row
-        return conn.execute(
+        key = conn.execute(
             "SELECT store_key FROM vector_embeddings WHERE dims = %s ORDER BY id LIMIT 1", [dims]
         ).fetchone()
+    assert key is not None
+    return str(key)

@@ -192,7 +192,7 @@ def test_the_offline_script_has_the_same_tables(alembic, empty_database, run_ale
     script = run_alembic("upgrade", "head", "--sql")
     assert script.code == 0, script.err
     with empty_database.connect() as conn:
-        conn.execute(script.out)  # type: ignore[arg-type]  # alembic wrote it, not we
+        conn.execute(script.out)
 
     assert "VECTOR(1536)" in script.out
     assert "No new upgrade operations detected" in alembic("check").out

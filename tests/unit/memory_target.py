@@ -92,7 +92,11 @@ class MemoryTarget:
                 losers=frozenset(
                     self._digest(one.record)
                     for one in self.table.superseded
-                    if one.record.key == key and one.kind == Fate.CONFLICT
+                    if one.record.key == key
+                    and (
+                        one.kind == Fate.CONFLICT
+                        or (one.kind == OVERWRITTEN and one.run_id == self.run.run_id)
+                    )
                 ),
             )
             for key in keys

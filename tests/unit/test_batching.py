@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harca.batching import Batch, batched
+from harca.batching import batched
 from harca.model import Reason, Record, Rejection
 
 
-def record(origin, *, dims=1, content=""):
+def record(origin, *, dims=1, content="", metadata=None):
     vector = np.ones(dims, dtype=np.float32)
-    return Record(origin, content, vector, {}, "m", None, "s", origin)
+    return Record(origin, content, vector, metadata or {}, "m", None, "s", origin)
 
 
 def rejection(origin, payload=b""):
@@ -46,10 +46,18 @@ def test_rejections_count_as_rows():
         ([record("a", dims=100)] * 4, [2, 2]),
         ([record("a", content="x" * 500)] * 4, [2, 2]),
         ([rejection("a", b"x" * 500)] * 4, [2, 2]),
+        ([record("a", metadata={"note": "x" * 500})] * 4, [2, 2]),
         ([record("a", content="x" * 5000)] * 2, [1, 1]),
         ([rejection("a", None)] * 4, [4]),
     ],
-    ids=["vectors", "texts", "payloads", "one record too large", "no payload"],
+    ids=[
+        "vectors",
+        "texts",
+        "payloads",
+        "metadata",
+        "one record too large",
+        "no payload",
+    ],
 )
 def test_a_batch_has_about_so_many_bytes(entries, sizes):
     assert [batch.read for batch in batched(entries, max_bytes=800)] == sizes
@@ -87,15 +95,22 @@ def test_batches_are_made_while_the_store_is_read():
 
 
 @pytest.mark.parametrize(
-    ("batch", "expected"),
+    ("entries", "expected"),
     [
-        (Batch(1), ("", "")),
-        (Batch(1, [record("a")]), ("a", "a")),
-        (Batch(1, [record("a"), record("b")]), ("a", "b")),
-        (Batch(1, [], [rejection("x"), rejection("y")]), ("x", "y")),
-        (Batch(1, [record("a")], [rejection("z")]), ("a", "z")),
+        ([record("a")], ("a", "a")),
+        ([record("a"), record("b")], ("a", "b")),
+        ([rejection("x"), rejection("y")], ("x", "y")),
+        ([record("a"), rejection("z")], ("a", "z")),
     ],
-    ids=["empty", "one", "two", "only rejections", "both"],
+    ids=["one", "two", "only rejections", "both"],
 )
-def test_a_batch_names_where_it_begins_and_ends(batch, expected):
+def test_a_batch_names_where_it_begins_and_ends(entries, expected):
+    (batch,) = batched(entries)
+
     assert batch.origins == expected
+
+
+def test_a_batch_that_begins_with_a_rejection_names_it():
+    (batch,) = batched([rejection("a"), record("b"), record("c")])
+
+    assert batch.origins == ("a", "c")

@@ -130,7 +130,8 @@ def test_what_is_no_connection_string_is_refused(given, monkeypatch):
         "the connection string in POSTGRES_CONNECTION_STRING cannot be read"
     )
     assert caught.value.hint == (
-        "Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form."
+        "Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's key=value form. "
+        "In a URL, write / as %2F and @ as %40 in a password."
     )
     assert_no_canary(caught.value)
 
@@ -164,6 +165,31 @@ SECRETS = {
     "two hosts": f"postgresql://u:{CANARY}@127.0.0.1:1,127.0.0.1:2/d",
     "escaped characters": f"postgresql://u:%2F%40%3A{CANARY}@127.0.0.1:1/d",
 }
+
+
+# Passwords with "/" or "@" in them belong escaped; many are not.
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"postgresql://u:x/{CANARY}@127.0.0.1:1/d",
+        f"postgresql://u:{CANARY}/x@127.0.0.1:1/d",
+        f"postgresql://u:x@{CANARY}@127.0.0.1:1/d",
+        f"host=127.0.0.1 port=1 dbname=postgresql://u:{CANARY}@h/d",
+        f"postgresql://u@127.0.0.1:1/d?sslpassword={CANARY}",
+    ],
+    ids=["slash before", "slash after", "at sign", "url as dbname", "password of the key file"],
+)
+def test_a_password_in_the_wrong_place_is_shown_nowhere(given):
+    try:
+        found = database(given)
+    except UsageError as refused:
+        assert_no_canary(refused)
+        return
+
+    assert CANARY not in f"{found!r} {found!s} {found.shown} {found.url()}"
+    with pytest.raises(CannotConnect) as caught:
+        found.connect()
+    assert_no_canary(caught.value)
 
 
 @pytest.mark.parametrize("given", SECRETS.values(), ids=SECRETS)
@@ -202,6 +228,7 @@ def test_a_refused_password_is_not_shown(database):
         "host=h",
         "dbname=d",
         "postgresql://us%40er@h/d",
+        "postgresql://u:p@[::1]:5433/d",
     ],
 )
 def test_the_url_names_the_same_database(given):

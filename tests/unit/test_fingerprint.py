@@ -207,6 +207,21 @@ def test_text_does_not_move_from_one_field_into_the_next():
     assert digest(record("a", content="bc")) != digest(record("ab", content="c"))
 
 
+def test_a_date_is_not_taken_for_a_part_of_the_vector():
+    """Six dimensions and no date send the bytes of a date and four dimensions."""
+    half = np.full(6, 0.5, np.float32)
+    micros = int.from_bytes(vector_bytes(half)[:8], "big")
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    four = np.array([1, 2, 3, 4], np.float32)
+    as_float = np.frombuffer(vector_bytes(four)[:4], ">f4").astype(np.float32)
+    six = np.concatenate([half[:1], as_float, four])
+
+    dated = dataclasses.replace(record(), created_at=moment, embedding=four)
+    undated = dataclasses.replace(record(), created_at=None, embedding=six)
+
+    assert digest(dated) != digest(undated)
+
+
 def test_a_time_zone_is_no_difference():
     tokyo = record(created_at="2025-03-16T12:08:02.864+09:00")
 

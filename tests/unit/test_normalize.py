@@ -244,9 +244,19 @@ MARCH = datetime(2025, 3, 16, 3, 8, 2, 864_000, tzinfo=UTC)
         ("2025-03-16 03:08:02.864000", MARCH),
         ("2025-03-16", datetime(2025, 3, 16, tzinfo=UTC)),
         (MARCH, MARCH),
+        (MARCH.replace(tzinfo=None), MARCH),
         ("1969-12-31T23:59:59.999999Z", datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
     ],
-    ids=["Z", "offset", "no offset", "blank", "date only", "a time", "before 1970"],
+    ids=[
+        "Z",
+        "offset",
+        "no offset",
+        "blank",
+        "date only",
+        "a time",
+        "a time without zone",
+        "before 1970",
+    ],
 )
 def test_dates_are_times_in_utc(value, expected):
     found = to_datetime(value)

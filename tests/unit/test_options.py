@@ -1,10 +1,12 @@
 """Options from texts, as ``-x name=value`` gives them."""
 
 import json
+import os
 
 import pytest
 
 from harca.errors import ExitCode, UsageError
+from harca.migrate import store_name
 from harca.model import Expired, OnConflict
 from harca.options import LoadOptions
 
@@ -65,6 +67,24 @@ def test_what_cannot_be_used_is_refused(given, message, hint):
     assert str(caught.value) == message
     assert caught.value.hint == hint
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("name", ["batch_rows", "max_rejects"])
+def test_a_number_of_any_length_is_refused_in_our_words(name):
+    with pytest.raises(UsageError):
+        LoadOptions.from_text({name: "9" * 5000})
+
+
+@pytest.mark.parametrize("name", ["name", "source", "model"])
+def test_a_label_that_postgresql_cannot_store_is_refused(name):
+    with pytest.raises(UsageError):
+        LoadOptions.from_text({name: "not UTF-8: \udcff"})
+
+
+def test_a_store_in_a_folder_whose_name_is_not_utf8_has_a_name_that_can_be_stored(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+
+    assert store_name(folder, LoadOptions()).encode()
 
 
 def test_a_nul_in_a_label_is_refused():

@@ -62,12 +62,16 @@ class Database:
         name = parts.get("dbname", "")
         if host.startswith("/"):
             return f"postgresql://{user}/{name} (socket {host})"
+        host = f"[{host}]" if ":" in host else host
         return f"postgresql://{user}{host}{port}/{name}"
 
     def url(self, *, password: bool = False) -> str:
         """Return a URL that other programs take; the password only if asked for."""
         parts = {key: str(value) for key, value in conninfo_to_dict(self.conninfo).items()}
         user, secret = parts.pop("user", ""), parts.pop("password", "")
+        if not password:
+            for name in _secrets():
+                parts.pop(name, None)
         host, port = parts.pop("host", ""), parts.pop("port", "")
         name = parts.pop("dbname", "")
         for ours in ("connect_timeout", "application_name"):
@@ -78,6 +82,7 @@ class Database:
             if port:
                 parts["port"] = port
             host = port = ""
+        host = f"[{host}]" if ":" in host else host
         address = (f"{login}@" if login else "") + host + (f":{port}" if port else "")
         options = f"?{urlencode(parts, quote_via=quote)}" if parts else ""
         return f"postgresql://{address}/{quote(name, safe='')}{options}"
@@ -110,6 +115,31 @@ class Database:
             creator=lambda: self.connect(autocommit=False),
             poolclass=NullPool,
         )
+
+
+def _misread(parts: Mapping[str, Any]) -> bool:
+    """Say whether a password's / or @ has led libpq to take it for something else.
+
+    It would then be shown as a host, a port or a database.
+    """
+    ports = str(parts.get("port", "0")).split(",")
+    hosts = [host for host in str(parts.get("host", "")).split(",") if host[:1] not in ("/", "@")]
+    name = str(parts.get("dbname", ""))
+    return (
+        not all(port.isdecimal() or not port for port in ports)
+        or any("@" in host for host in hosts)
+        or "://" in name
+        or "@" in name
+    )
+
+
+def _secrets() -> list[str]:
+    """Return libpq's options that are passwords, by its own account."""
+    return [
+        str(option.keyword, "ascii")
+        for option in Conninfo.get_defaults()
+        if option.dispchar == b"*"
+    ]
 
 
 class _LoggedCursor(psycopg.Cursor[Any]):
@@ -161,11 +191,11 @@ def _conninfo(value: str, origin: str) -> str:
         parts = conninfo_to_dict(_DRIVER.sub(r"\1://", value.strip()))
     except psycopg.ProgrammingError:  # its message may quote the string, with the password
         parts = {}
-    if not parts:
+    if not parts or _misread(parts):
         raise UsageError(
             f"the connection string in {origin} cannot be read",
             hint="Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's "
-            "key=value form.",
+            "key=value form. In a URL, write / as %2F and @ as %40 in a password.",
         ) from None
     parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
     parts.setdefault("application_name", "harca")

@@ -48,11 +48,17 @@ class PostgresTarget:
             "known",
             digest=row_digest("v", created_at=dated("v", "r")),
             created_at=dated("v", "r"),
-            loser_digest=row_digest("s", created_at=sql.Identifier("s", "created_at")),
+            loser_digest=row_digest("s", created_at=dated("s", "o")),
         )
         with self.conn.cursor(row_factory=dict_row) as cursor:
             cursor.execute(
-                statement, {"store": self.run.store, "keys": keys, "volatile": self._volatile}
+                statement,
+                {
+                    "store": self.run.store,
+                    "run_id": self.run.run_id,
+                    "keys": keys,
+                    "volatile": self._volatile,
+                },
             )
             return {
                 row["store_key"]: Known(

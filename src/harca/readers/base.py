@@ -1,6 +1,7 @@
 """The registry of store formats, and what every reader of files needs."""
 
 import errno
+import json
 import os
 import stat
 import time
@@ -10,9 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from harca.errors import EmptyStore, StoreNotFound, UnknownFormat
+from harca.errors import EmptyStore, SourceError, StoreNotFound, UnknownFormat
 from harca.model import Item, Reader, Reason, Rejection, StoreNotes
 
 # One module a format, asked in this order. A module has FORMAT and open_path().
@@ -43,15 +42,27 @@ def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
 
     Raises:
         StoreNotFound: There is nothing at *path*.
+        SourceError: The system does not let it be read.
         UnknownFormat: No reader knows what is there.
         EmptyStore: The format is known, but it holds no vector.
     """
     path = Path(path)
-    if not path.exists():
-        raise StoreNotFound(str(path))
+    try:
+        return _open(path, defaults or Defaults())
+    except FileNotFoundError as exc:
+        raise StoreNotFound(printable(str(path))) from exc
+    except OSError as exc:
+        raise SourceError(
+            f'"{printable(str(path))}" cannot be read: {exc.strerror or exc}',
+            hint="Can this user list the folder and read its files?",
+        ) from exc
+
+
+def _open(path: Path, defaults: Defaults) -> Reader:
+    path.stat()  # says what is wrong with the path, where exists() only says no
     modules = [import_module(name) for name in MODULES]
     for module in modules:
-        reader: Reader | None = module.open_path(path, defaults or Defaults())
+        reader: Reader | None = module.open_path(path, defaults)
         if reader is not None:
             return reader
     if path.is_dir() and not any(path.iterdir()):
@@ -174,14 +185,16 @@ def _short(exc: Exception) -> str:
     return str(exc).splitlines()[0][:200]
 
 
-def as_payload(value: Any) -> bytes:
-    """Return an entry of a larger file as JSON bytes, for a rejection."""
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # half of a surrogate pair, or an integer over 64 bits
-        import json
+def as_payload(value: Any, whole: bytes) -> bytes:
+    """Return an entry of a larger file as JSON bytes, for a rejection.
 
-        return json.dumps(value).encode()
+    An entry that is nested too deeply to be written again gives the *whole* file.
+    """
+    try:
+        # The standard encoder: orjson would write NaN as null.
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError:
+        return whole
 
 
 @dataclass(slots=True)

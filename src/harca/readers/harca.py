@@ -22,6 +22,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ _OWN_FIELDS = {"text", "modelName", "embedding"}
 # 16,000 components of at most 25 characters, with room: more is no vector.
 _MAX_INFLATED_BYTES = 4 * 1024 * 1024
 
+_LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
 _VECTOR_FIELD = re.compile(rb'"embedding":\s*\[')
 
 
@@ -92,6 +94,9 @@ class HarcaReader:
         self.defaults = defaults or Defaults()
         self.notes = StoreNotes()
         self._parser = simdjson.Parser()
+        # Stands for the vector while the rest is parsed; nothing in a store is equal to it.
+        self._token = token_hex(16)
+        self._placeholder = f'"{self._token}"'.encode()
 
     def size_hint(self) -> int | None:
         """Return the number of files that may be records."""
@@ -174,7 +179,7 @@ class HarcaReader:
         elif "embedding" in value or {"text", "modelName"} <= value.keys():
             yield self._record(value, vector, found, name, folder)
         elif table := next((name for name in _TABLES if _holds_vectors(value.get(name))), None):
-            yield from self._table(table, found)
+            yield from self._table(table, value[table], found)
         elif _is_document(value):
             self.notes.without_vectors.append(origin)
         elif value and all(_is_cached_vector(entry) for entry in value.values()):
@@ -205,19 +210,14 @@ class HarcaReader:
                 numbers: Any = self._parser.parse(data[opening : end + 1])
                 vector = np.frombuffer(numbers.as_buffer(of_type="d"), dtype=np.float64)
                 del numbers
-                rest = orjson.loads(data[:opening] + b'"\xe2\x80\xa6"' + data[end + 1 :])
+                rest = _exact(data[:opening] + self._placeholder + data[end + 1 :])
             except (ValueError, TypeError, RuntimeError):
                 pass
             else:
                 # Otherwise the field was somewhere inside, or there twice.
-                if isinstance(rest, dict) and rest.get("embedding") == "…":
+                if isinstance(rest, dict) and rest.get("embedding") == self._token:
                     return rest, vector
-        # The standard parser takes what orjson refuses and JavaScript or Python can
-        # write: NaN, half a surrogate pair, long integers. What is wrong is told later.
-        try:
-            return orjson.loads(data), None
-        except orjson.JSONDecodeError:
-            return json.loads(data.decode("utf-8-sig")), None
+        return _exact(data), None
 
     def _record(
         self,
@@ -243,15 +243,19 @@ class HarcaReader:
         metadata = {field: entry for field, entry in value.items() if field not in _OWN_FIELDS}
         if isinstance(raw, dict) and (marker := _compression(raw)):
             try:
-                raw = inflate(raw["data"])
-            except (ValueError, zlib.error, TypeError) as exc:
+                raw = inflate(raw.get("data"))
+            except (ValueError, zlib.error, TypeError, RecursionError) as exc:
                 detail = f"the compressed vector cannot be unpacked: {exc}"
                 return Rejection(found.origin, Reason.UNPARSABLE, detail, found.data)
             metadata["compressed"] = marker
-        nested = metadata.pop("metadata", {})
+        metadata["directory"] = folder
+        nested = metadata.pop("metadata", None)
         if isinstance(nested, dict):
-            metadata = {**nested, **metadata, "directory": folder}
-        else:
+            if nested.keys() & metadata.keys():
+                metadata["metadata"] = nested  # in whole, beside what is ours
+            else:
+                metadata |= nested
+        elif nested is not None:
             metadata = nested  # not an object: normalize says so
         return Item(
             key=key,
@@ -272,20 +276,25 @@ class HarcaReader:
         if not _holds_vectors(entries):
             yield from self._no_record(found, "a list without embeddings")
             return
-        for number, entry in enumerate(_exact(found.data)):
+        for number, entry in enumerate(entries):
             metadata = entry.get("metadata") if isinstance(entry, dict) else None
             created = metadata.get("created") if isinstance(metadata, dict) else None
-            yield self._entry(entry, f"{found.origin}[{number}]", "harca-documents", created)
+            origin = f"{found.origin}[{number}]"
+            yield self._entry(entry, found, origin, source="harca-documents", created_at=created)
 
-    def _table(self, table: str, found: FoundFile) -> Iterator[Item | Rejection]:
+    def _table(self, table: str, rows: list[Any], found: FoundFile) -> Iterator[Item | Rejection]:
         """Rows of a table, exported as JSON; vectors in pgvector's text form."""
-        for number, entry in enumerate(_exact(found.data)[table]):
+        for number, entry in enumerate(rows):
             created = entry.get("created_at") if isinstance(entry, dict) else None
-            yield self._entry(entry, f"{found.origin}#{table}[{number}]", table, created)
+            origin = f"{found.origin}#{table}[{number}]"
+            yield self._entry(entry, found, origin, source=table, created_at=created)
 
-    def _entry(self, entry: Any, origin: str, source: str, created_at: Any) -> Item | Rejection:
+    def _entry(
+        self, entry: Any, found: FoundFile, origin: str, *, source: str, created_at: Any
+    ) -> Item | Rejection:
         if not isinstance(entry, dict):
-            return Rejection(origin, Reason.NO_VECTOR, "not an object", as_payload(entry))
+            payload = as_payload(entry, found.data)
+            return Rejection(origin, Reason.NO_VECTOR, "not an object", payload)
         return Item(
             key=entry.get("id"),
             content=entry.get("content"),
@@ -295,7 +304,7 @@ class HarcaReader:
             created_at=created_at,
             source=self.defaults.source or source,
             origin=origin,
-            payload=lambda: as_payload(entry),
+            payload=lambda: as_payload(entry, found.data),
         )
 
 
@@ -333,6 +342,21 @@ def inflate(data: Any) -> list[Any]:
     return numbers
 
 
+def _exact(data: bytes) -> Any:
+    """Parse JSON without changing a value.
+
+    orjson makes floats of integers over 64 bits, and refuses what JavaScript or Python
+    can write: NaN, half a surrogate pair, a byte order mark. The standard parser takes
+    them; what is wrong with them is told later.
+    """
+    if not _LONG_INTEGER.search(data):
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
+    return json.loads(data.decode("utf-8-sig"))
+
+
 def _compression(embedding: dict[str, Any]) -> str | None:
     return next(
         (marker for marker in ("compressed", "_compressed") if embedding.get(marker) is True), None
@@ -344,7 +368,7 @@ def _from_text(embedding: Any) -> Any:
     if isinstance(embedding, str) and embedding.startswith("["):
         try:
             return json.loads(embedding)
-        except ValueError:
+        except (ValueError, RecursionError):
             return embedding  # normalize says what it is
     return embedding
 
@@ -370,11 +394,6 @@ def _is_document(value: dict[str, Any]) -> bool:
 
 def _is_cached_vector(entry: Any) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("data"), list) and "expiry" in entry
-
-
-def _exact(data: bytes) -> Any:
-    """Parse again, keeping integers whole: orjson makes floats of those over 64 bits."""
-    return json.loads(data.decode("utf-8-sig"))
 
 
 def _md5(text: str) -> str:

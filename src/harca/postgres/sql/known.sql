@@ -5,8 +5,13 @@ SELECT
     {created_at} AS created_at,
     v.run_id,
     ARRAY(
-        SELECT {loser_digest} FROM superseded s
-        WHERE s.store = v.store AND s.store_key = v.store_key AND s.kind IN ('conflict', 'outlived')
+        -- Contents that lost before, those that this run overwrote among them.
+        SELECT {loser_digest}
+        FROM superseded s LEFT JOIN load_runs o ON o.run_id = s.row_run_id
+        WHERE s.store = v.store AND s.store_key = v.store_key AND (
+            s.kind IN ('conflict', 'outlived')
+            OR s.kind = 'overwritten' AND s.run_id = %(run_id)s
+        )
     ) AS losers
 FROM vector_embeddings v
 LEFT JOIN load_runs r USING (run_id)
