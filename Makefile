@@ -4,10 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# The demo has an embedded server of its own, whatever the environment names.
-DEMO := env -u HARCA_DATABASE_URL -u POSTGRES_CONNECTION_STRING \
-	-u HARCA_POSTGRES_CONNECTION_STRING -u SUPABASE_CONNECTION_STRING \
-	HARCA_HOME=.harca/demo $(BIN)/harca
+DEMO := $(BIN)/harca
 
 .PHONY: help setup demo test lint format lock clean
 
@@ -23,8 +20,14 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The demo has an embedded server of its own, whatever the environment names.
+demo clean: export HARCA_HOME := .harca/demo
+demo: export HARCA_DATABASE_URL :=
+demo: export POSTGRES_CONNECTION_STRING :=
+demo: export HARCA_POSTGRES_CONNECTION_STRING :=
+demo: export SUPABASE_CONNECTION_STRING :=
 demo: setup  ## Migrate examples/ into an embedded PostgreSQL, verify, search
-	@$(DEMO) inspect examples/store
+	$(DEMO) inspect examples/store
 	@echo
 	$(DEMO) migrate examples/store
 	@echo
