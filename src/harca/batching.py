@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from harca.model import Record, Rejection
 
-# Loads are flat from 500 to 5,000 rows (docs/tuning.md, benchmarks/batch_rows.py);
-# 1,000 keeps what an interruption repeats, and the memory, small.
+# 1,000 rows are best at 384 dimensions, and 500 at 1536 (docs/tuning.md,
+# benchmarks/batch_rows.py): so a batch also ends at about as many bytes as either has.
 BATCH_ROWS = 1_000
-BATCH_BYTES = 32 * 1024 * 1024
+BATCH_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(slots=True)

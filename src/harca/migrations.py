@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from harca.errors import HarcaError, SchemaNotReady, TargetError
-from harca.postgres.connect import Database, database, target_error
+from harca.postgres.connect import Database, database, target_error, translated
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -93,6 +93,27 @@ def require_schema(target: Database, revision: str) -> None:
         if revision in applied:
             return
     raise SchemaNotReady(found=found, expected=revision)
+
+
+def require_ledger(target: Database) -> None:
+    """Refuse if the ledger is not there, as after a downgrade of the schema.
+
+    Raises:
+        SchemaNotReady: Runs cannot be found, so none can be taken back.
+    """
+    with translated(), target.connect() as conn:
+        row = conn.execute("SELECT to_regclass('load_runs')").fetchone()
+    if row == (None,):
+        raise SchemaNotReady(found=current(target), expected=str(head()))
+
+
+def is_stamped(target: Database, revision: str) -> bool:
+    """Say whether a data revision is applied."""
+    found = current(target, DATA)
+    if found is None:
+        return False
+    script = ScriptDirectory.from_config(config(DATA))
+    return revision in {step.revision for step in script.iterate_revisions(found, "base")}
 
 
 def run(context: Any, **options: Any) -> None:

@@ -37,13 +37,17 @@ def put_table_aside(op: Any, table: str) -> None:
 
 
 def put_tables_aside(op: Any, tables: Sequence[str], *, unless_empty: str) -> None:
-    """Drop *tables* if the one named *unless_empty* has no rows, else move all aside."""
+    """Drop *tables* if the one named *unless_empty* has no rows, else move all aside.
+
+    While anything else is aside, empty tables are kept too: the sequence must go on where
+    it was when rows come back with their ids.
+    """
     moves = "\n".join(f"ALTER TABLE {table} SET SCHEMA {ASIDE};" for table in tables)
     drops = "\n".join(f"DROP TABLE {table};" for table in reversed(tables))
     _block(
         op,
         f"""
-        IF EXISTS (SELECT FROM {unless_empty}) THEN
+        IF EXISTS (SELECT FROM {unless_empty}) OR to_regnamespace('{ASIDE}') IS NOT NULL THEN
             CREATE SCHEMA IF NOT EXISTS {ASIDE};
             {moves}
         ELSE
@@ -161,9 +165,10 @@ def load_store(op: Any, *, revision: str, requires_schema: str, store: str | Non
 
 def unload(op: Any, *, revision: str) -> None:
     """Take back the runs of a data revision; the body of its ``downgrade``."""
-    from harca import rollback
+    from harca import migrations, rollback
 
     target = context.config.attributes["database"]
+    migrations.require_ledger(target)
     changed = context.get_x_argument(as_dictionary=True).get("changed", "refuse")
     if changed not in tuple(rollback.Changed):
         raise HarcaError(

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from harca.errors import RowsChanged, RunError
+from harca import migrations
+from harca.errors import Refused, RowsChanged, RunError
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
@@ -40,7 +41,11 @@ class RolledBack:
 
 
 def rollback(
-    target: Database, run_id: int | None, *, changed: Changed = Changed.REFUSE
+    target: Database,
+    run_id: int | None,
+    *,
+    changed: Changed = Changed.REFUSE,
+    by_revision: bool = False,
 ) -> RolledBack:
     """Take run *run_id* back, the latest one if None, in one transaction.
 
@@ -48,11 +53,20 @@ def rollback(
         RunError: There is no such run, or it was rolled back before.
         RowsChanged: Rows were changed since, and *changed* is ``refuse``.
         StoreBusy: Another process is working on the store.
+        Refused: The run is a data revision's that is applied, and it is not that
+            revision's downgrade that asks.
     """
     with translated(), target.connect() as conn:
         run = _find(conn, run_id)
         lock_store(conn, run["store"])
         run = _find(conn, run["run_id"])  # again, now that nobody else works on it
+        revision = run["revision"]
+        if revision is not None and not by_revision and migrations.is_stamped(target, revision):
+            raise Refused(
+                f"run {run['run_id']} is that of data revision {revision}, which is applied",
+                hint="Take it back with `alembic -n data downgrade`, so that it can be "
+                "applied again.",
+            )
         done = _take_back(conn, run, changed)
         indexes.build(conn)  # those of spaces that are gone, or smaller now, go
         return done
@@ -68,7 +82,7 @@ def rollback_revision(
             "ORDER BY run_id DESC",
             [revision],
         ).fetchall()
-    return [rollback(target, run_id, changed=changed) for (run_id,) in found]
+    return [rollback(target, run_id, changed=changed, by_revision=True) for (run_id,) in found]
 
 
 def _find(conn: psycopg.Connection[Any], run_id: int | None) -> dict[str, Any]:

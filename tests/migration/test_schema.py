@@ -44,7 +44,8 @@ def insert(database: Database, content: str, dims: int, model: str = "m") -> Non
     with database.connect() as conn:
         conn.execute(
             "INSERT INTO vector_embeddings (content, embedding, metadata, model_id) "
-            "VALUES (%s, array_fill(0.5, ARRAY[%s])::real[]::vector, '{\"a\": 1}', %s)",
+            "VALUES (%s, (SELECT array_agg(random()) FROM generate_series(1, %s))::real[]::vector, "
+            "'{\"a\": 1}', %s)",
             [content, dims, model],
         )
 
@@ -151,6 +152,45 @@ def test_all_the_way_down_and_up_loses_nothing(alembic, empty_database, run_harc
     assert ids == [(23, 23)]
 
 
+def test_ids_go_on_when_no_row_fits_the_plans_table(alembic, empty_database, run_harca, tmp_path):
+    from tests.stores import record, write_record, write_store
+
+    store = write_store(tmp_path / "store", 20)
+    assert run_harca("migrate", store, database=empty_database).code == 0
+    alembic("downgrade", "base")
+    alembic("upgrade", REVISIONS[0])
+    insert(empty_database, "a row of the application's, meanwhile", 1536)
+    alembic("upgrade", "head")
+    write_record(store / "cache", record("new", [1.0, 2.0]))
+
+    done = run_harca("migrate", store, "--json", database=empty_database)
+
+    assert (done.code, done.json["loaded"]) == (0, 1), done.err
+
+
+def test_a_run_of_an_applied_data_revision_is_taken_back_by_it_alone(
+    alembic, empty_database, run_harca, run_alembic, tmp_path
+):
+    from tests.stores import write_store
+
+    store = write_store(tmp_path / "store", 3)
+    alembic("upgrade", "head")
+    alembic("-n", "data", "-x", f"store={store}", "upgrade", "head")
+
+    refused = run_harca("rollback", "last", database=empty_database)
+    alembic("downgrade", "base")
+    too_early = run_alembic("-n", "data", "downgrade", "base", database=empty_database)
+    alembic("upgrade", "head")
+    alembic("-n", "data", "downgrade", "base")
+
+    assert refused.code == 4
+    assert "which is applied" in refused.err
+    assert "alembic -n data downgrade" in refused.err
+    assert too_early.code != 0
+    assert "the schema is at revision none" in too_early.err
+    assert query(empty_database, "SELECT count(*) FROM vector_embeddings") == [(0,)]
+
+
 def test_rows_written_and_deleted_while_downgraded_stay_so(alembic, empty_database):
     alembic("upgrade", "head")
     with empty_database.connect() as conn:
@@ -233,7 +273,7 @@ def test_data_revisions_refuse_an_older_schema(alembic, empty_database, run_alem
     )
 
     assert done.code != 0
-    assert f"the schema is at revision {REVISIONS[2]}, this needs {REVISIONS[-1]}" in done.err
+    assert f"the schema is at revision {REVISIONS[2]}, this needs {REVISIONS[4]}" in done.err
     assert "alembic upgrade head" in done.err
     assert migrations.current(empty_database, migrations.DATA) is None
 
@@ -320,3 +360,12 @@ def test_tables_stand_where_the_search_path_begins(server, empty_database, run_a
     assert query(empty_database, "SELECT to_regclass('harca.vector_embeddings') IS NULL") == [
         (False,)
     ]
+
+
+@pytest.mark.parametrize("dims", [1536, 1990, 16_000])
+def test_embeddings_of_any_size_can_be_stored_in_line(dims, alembic, empty_database):
+    alembic("upgrade", "head")
+
+    insert(empty_database, "row", dims)
+
+    assert query(empty_database, "SELECT dims FROM vector_embeddings") == [(dims,)]
