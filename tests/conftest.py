@@ -195,9 +195,7 @@ class Ran:
 
 
 @pytest.fixture
-def run_harca(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def run_harca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run the command line in a folder of its own: in this process, which saves a second.
 
     Without *database* it is a process of its own, which takes its embedded server with it.
@@ -218,7 +216,8 @@ def run_harca(
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
                 cli.main()
-        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger().setLevel(logging.WARNING)  # what -v changed
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.NOTSET)
         code = ended.value.code
         assert isinstance(code, int)
         return Ran(code, *capsys.readouterr())

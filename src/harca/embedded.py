@@ -40,7 +40,7 @@ def stop() -> bool:
     _marker().unlink(missing_ok=True)
     if not (home() / "postgres" / "postmaster.pid").exists():
         return False
-    _server().stop()
+    _server(stay=True).stop()  # it must not be stopped once more when this process ends
     return True
 
 

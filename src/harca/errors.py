@@ -166,9 +166,10 @@ class TooManyRejections(RunError):
 class NothingToVerify(HarcaError):
     """An empty verification would pass whatever happened, so it is an error."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(
-            f"nothing to verify: {what}", hint="Load a store first: `harca migrate STORE`."
+            f"nothing to verify: {what}",
+            hint=hint or "Load a store first: `harca migrate STORE`.",
         )
 
 

@@ -261,7 +261,8 @@ STATEMENTS = {
     "no right": (
         "SET ROLE pg_monitor; SELECT * FROM vector_embeddings",
         "PostgreSQL: permission denied for table vector_embeddings",
-        "The role lacks a right. Connect as the tables' owner, or have it granted.",
+        "The role lacks a right: on tables their owner has it; the extension vector takes a "
+        "superuser, once, with CREATE EXTENSION vector.",
     ),
     "connection lost": (
         "SELECT pg_terminate_backend(pg_backend_pid())",

@@ -43,6 +43,7 @@ def url(
         embedded.start()  # the address is of use only while somebody listens
         out.say("the embedded server is running now; `harca db stop` stops it")
     shown = target.url(password=password)
+    out.quiet = False  # the address is what was asked for
     out.result(lambda: {"url": shown, "origin": target.origin}, lambda: shown)
 
 
@@ -90,9 +91,9 @@ def start(
     Example: harca db start
     """
     out = begin(json, quiet, verbose)
-    from harca import embedded
+    from harca.postgres.connect import embedded_database
 
-    address = embedded.start()
+    address = embedded_database(stay=True).url()
     out.result(lambda: {"url": address}, lambda: f"running at {address}")
 
 
@@ -123,4 +124,5 @@ def config(
     from harca.migrations import ini_path
 
     path = str(ini_path())
+    out.quiet = False  # the path is what was asked for
     out.result(lambda: {"config": path}, lambda: path)

@@ -1,5 +1,6 @@
 """Commands that move data: migrate, rollback, rejections."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -212,15 +213,18 @@ def rejections_export(
     from harca.status import rejections
 
     listed, written = 0, 0
+    rows = rejections(resolve(database), run_id=run, reason=reason, payloads=True)
+    first = next(rows, None)  # fails here if it fails, before there is a folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "rejections.jsonl").open("xb") as index:
-            for row in rejections(resolve(database), run_id=run, reason=reason, payloads=True):
+            for row in chain([first] if first else [], rows):
                 payload = row.pop("payload")  # the bytes themselves go to a file
                 row["file"] = None
                 if payload is not None:
                     row["file"] = f"{row['rejection_id']}.payload"
-                    (folder / row["file"]).write_bytes(payload)
+                    with (folder / row["file"]).open("xb") as file:
+                        file.write(payload)
                     written += 1
                 index.write(orjson.dumps(row, default=str) + b"\n")
                 listed += 1

@@ -43,12 +43,17 @@ def size(count: int) -> str:
     raise AssertionError("unreachable")
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``1 file``, ``2 files``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def inspection(found: "Inspection") -> str:
     """Return what `harca inspect` shows."""
     notes = found.notes
     parts = [
-        f"{found.path}: format {found.format}, {notes.files:,} files, {size(notes.bytes)}",
-        f"{found.records:,} records in {len(found.spaces)} spaces"
+        f"{found.path}: format {found.format}, {counted(notes.files, 'file')}, {size(notes.bytes)}",
+        f"{counted(found.records, 'record')} in {counted(len(found.spaces), 'space')}"
         + (f", {found.expired:,} of them expired" if found.expired else ""),
         table(
             ("model", "dims", "records"),
@@ -56,20 +61,23 @@ def inspection(found: "Inspection") -> str:
         ),
     ]
     if found.conflicts:
-        parts.append(f"{len(found.conflicts)} conflicts (one key, different contents):")
+        parts.append(f"{counted(len(found.conflicts), 'conflict')} (one key, different contents):")
         parts += [
             f"  {conflict.key}: {' and '.join(conflict.origins)}"
             for conflict in found.conflicts[:_SHOWN_MISMATCHES]
         ]
     if found.repeated:
-        parts.append(f"{found.repeated} records are there twice, alike")
+        parts.append(f"{counted(found.repeated, 'record')} there twice, alike")
     if notes.without_vectors:
-        parts.append(f"{len(notes.without_vectors)} documents without vectors (not loaded)")
+        parts.append(
+            f"{counted(len(notes.without_vectors), 'document')} without vectors (not loaded)"
+        )
     if notes.left_out:
-        parts.append(f"{len(notes.left_out)} files that hold no records (not loaded)")
+        parts.append(f"{counted(len(notes.left_out), 'file')} without records (not loaded)")
     if found.rejected:
         parts.append(
-            f"{found.rejected.total()} records would be rejected: {_counts(found.rejected)}"
+            f"{counted(found.rejected.total(), 'record')} would be rejected: "
+            f"{_counts(found.rejected)}"
         )
     if found.warnings:
         parts.append(f"odd, but loaded: {_counts(found.warnings)}")
@@ -95,7 +103,9 @@ def migration(done: "Migration") -> str:
     if result.skipped:
         parts.append(f"{result.skipped:,} expired records skipped, as asked")
     if notes.without_vectors:
-        parts.append(f"{len(notes.without_vectors)} documents without vectors (not loaded)")
+        parts.append(
+            f"{counted(len(notes.without_vectors), 'document')} without vectors (not loaded)"
+        )
     if result.rejected:
         parts.append(
             f"rejected: {_counts(result.rejected)}; see `harca rejections list --run {done.run_id}`"
@@ -105,7 +115,8 @@ def migration(done: "Migration") -> str:
     if done.indexes_built:
         parts.append(f"indexes built: {', '.join(done.indexes_built)}")
     parts.append(verification(done.verification))
-    parts.append(f"To take it back: harca rollback {done.run_id}")
+    if tally.loaded:
+        parts.append(f"To take it back: harca rollback {done.run_id}")
     return "\n".join(parts)
 
 
@@ -129,6 +140,10 @@ def verification(outcome: "Verification") -> str:
         f"  {mismatch.store_key}: {mismatch.difference} ({mismatch.detail})"
         for mismatch in outcome.mismatches[:_SHOWN_MISMATCHES]
     ]
+    if any(mismatch.difference == "extra" for mismatch in outcome.mismatches):
+        parts.append(
+            "  extra rows stay when their records leave the store; delete them if that is meant"
+        )
     if outcome.mismatch_count > _SHOWN_MISMATCHES:
         parts.append(f"  ... {outcome.mismatch_count} records differ in all")
     return "\n".join(parts)

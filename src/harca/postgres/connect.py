@@ -177,7 +177,13 @@ def database(explicit: str | None = None) -> Database:
     for name in VARIABLES:
         if value := os.environ.get(name):
             return Database(_conninfo(value, name), name)
-    return Database(_conninfo(embedded.url(), EMBEDDED), EMBEDDED)
+    return embedded_database()
+
+
+def embedded_database(*, stay: bool = False) -> Database:
+    """Return the embedded server's database; started so that it stays, if *stay*."""
+    url = embedded.start() if stay else embedded.url()
+    return Database(_conninfo(url, EMBEDDED), EMBEDDED)
 
 
 def _conninfo(value: str, origin: str) -> str:
@@ -236,7 +242,8 @@ def target_error(exc: psycopg.Error) -> HarcaError:
 _HINTS: list[tuple[type[psycopg.Error] | tuple[type[psycopg.Error], ...], str]] = [
     (
         pg.InsufficientPrivilege,
-        "The role lacks a right. Connect as the tables' owner, or have it granted.",
+        "The role lacks a right: on tables their owner has it; the extension vector takes a "
+        "superuser, once, with CREATE EXTENSION vector.",
     ),
     (pg.UndefinedTable, "Run `alembic upgrade head` (or `harca migrate`) first."),
     (pg.DiskFull, "The server is out of disk space. Make room, then run the same command again."),

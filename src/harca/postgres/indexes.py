@@ -199,7 +199,7 @@ def _plan_index(
             sql.Identifier(PLAN_INDEX), sql.Literal(_comment(lists, found[0]))
         )
     )
-    return [PLAN_INDEX]
+    return [PLAN_INDEX] if found[0] else []
 
 
 def ivfflat_lists(rows: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
@@ -18,6 +19,7 @@ from harca.postgres.indexes import SpaceIndex, capabilities, spaces, valid_index
 
 _EF_SEARCH = 40  # pgvector's default; it must not be below k
 _MAX_EF_SEARCH = 1_000
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _TIES = 20  # fetched beyond k, so that equals at the end come in the order of their ids
 MAX_K = 1_000
 
@@ -173,7 +175,8 @@ def _prefer(conn: psycopg.Connection[Any], index: SpaceIndex | None, *, k: int) 
 
 
 def _text(embedding: NDArray[np.float32]) -> str:
-    return f"[{','.join(map(repr, embedding.tolist()))}]"
+    # Prints the shortest text that gives the same float32 again.
+    return orjson.dumps(np.ascontiguousarray(embedding), option=_NUMPY).decode()
 
 
 def find_space(conn: psycopg.Connection[Any], *, model_id: str | None, dims: int | None) -> Space:

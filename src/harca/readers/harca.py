@@ -314,9 +314,9 @@ def record_key(model: str, text: str) -> str:
     Half a surrogate pair is hashed as Node does it, as U+FFFD.
     """
     joined = f"{model}:{text}"
-    if joined.isascii():
+    try:
         raw = joined.encode()
-    else:
+    except UnicodeEncodeError:
         raw = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
     return hashlib.sha256(raw).hexdigest()
 
