@@ -23,6 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from harca import migrations
+from harca.ahead import ReadAhead
 from harca.load import Intake, LoadResult, load, notes_of
 from harca.model import Item, Reader, Rejection, StoreNotes
 from harca.options import LoadOptions
@@ -194,8 +195,18 @@ def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], k: int) ->
     return set(np.argpartition(-(vectors @ query), k)[:k].tolist())
 
 
-def load_as_migrate(conn: psycopg.Connection[Any], reader: Reader, options: LoadOptions) -> int:
+def load_as_migrate(
+    conn: psycopg.Connection[Any],
+    reader: Reader,
+    options: LoadOptions,
+    *,
+    ahead: ReadAhead | None = None,
+    path: Path = Path(),
+) -> int:
     """Load *reader* by the steps of ``harca migrate``, without indexing and verifying.
+
+    Args:
+        ahead: What reads the store at *path*, as it does for ``harca migrate``.
 
     Returns the number of records read.
     """
@@ -205,7 +216,10 @@ def load_as_migrate(conn: psycopg.Connection[Any], reader: Reader, options: Load
         conn, store, store_format=reader.format, revision=None, options=options.as_dict()
     )
     target = PostgresTarget(conn, run, volatile=reader.volatile)
-    result: LoadResult = load(Intake(reader, options, now=run.started_at), target, options)
+    intake = Intake(reader, options, now=run.started_at)
+    if ahead is not None:
+        intake = ahead.intake(reader, str(path), options, run.started_at)
+    result: LoadResult = load(intake, target, options)
     target.finish(notes_of(result, reader), outlived=result.outlived)
     return result.tally.read
 

@@ -26,6 +26,7 @@ from _common import (
     write_store,
 )
 
+from harca.ahead import reading_ahead
 from harca.canonical import object_text
 from harca.load import Intake
 from harca.model import Record
@@ -53,8 +54,10 @@ def read_only(store: Path, conn: psycopg.Connection[Any]) -> None:
 
 
 def harca_load(store: Path, conn: psycopg.Connection[Any]) -> None:
-    """Load as ``harca migrate`` does."""
-    load_as_migrate(conn, open_store(store), _OPTIONS)
+    """Load as ``harca migrate`` does; the start of the reading process is in it."""
+    reader = open_store(store)
+    with reading_ahead(reader) as ahead:
+        load_as_migrate(conn, reader, _OPTIONS, ahead=ahead, path=store)
 
 
 def harca_load_and_index(store: Path, conn: psycopg.Connection[Any]) -> None:
@@ -115,7 +118,7 @@ def measure(contestant: Contestant, revision: str, store: Path, database: str | 
 def main() -> None:
     """Measure and print."""
     options = parser(__doc__.splitlines()[0])
-    options.add_argument("--records", type=int, default=3_000)
+    options.add_argument("--records", type=int, default=10_000)
     options.add_argument("--dims", type=int, default=1536)
     options.add_argument("--repetitions", type=int, default=3)
     given = options.parse_args()

@@ -22,7 +22,7 @@ A bad *record* is never an exception but a value, `harca.model.Rejection`.
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ExitCode(IntEnum):
@@ -44,6 +44,14 @@ class HarcaError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made anew from its message, which not all of ours take.
+        return _remade, (type(self), str(self)), self.__dict__
+
+
+def _remade(kind: type[HarcaError], message: str) -> HarcaError:
+    return kind.__new__(kind, message)
 
 
 class SourceError(HarcaError):

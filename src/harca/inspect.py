@@ -10,7 +10,7 @@ from harca.fingerprint import digest
 from harca.load import Intake
 from harca.model import Record, Rejection, Space, StoreNotes
 from harca.options import LoadOptions
-from harca.readers.base import Defaults, open_store
+from harca.readers.base import open_store
 
 _LISTED = 20
 
@@ -79,7 +79,7 @@ def inspect(path: str | Path, options: LoadOptions | None = None) -> Inspection:
         SourceError: There is no store, or none that can be read.
     """
     options = options or LoadOptions()
-    reader = open_store(path, Defaults(model_id=options.model, source=options.source))
+    reader = open_store(path, options.defaults)
     now = datetime.now(UTC)
     intake = Intake(reader, options, now=now)
     found = Inspection(reader.format, str(path))

@@ -67,6 +67,10 @@ class Intake:
             yield entry
         self.warnings.update(kind for _, kind, _ in self.reader.notes.warnings)
 
+    def batches(self, *, rows: int) -> Iterator[Batch]:
+        """Yield the same in batches of at most *rows*."""
+        return batched(self.entries(), rows=rows)
+
     def records(self) -> Iterator[Record]:
         """Yield what is accepted."""
         return (entry for entry in self.entries() if isinstance(entry, Record))
@@ -107,7 +111,7 @@ def load(
         return plan.tally
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="harca-commit") as committer:
-        for batch in batched(intake.entries(), rows=options.batch_rows):
+        for batch in intake.batches(rows=options.batch_rows):
             rejected.update(one.reason for one in batch.rejections)
             if pending is not None:
                 total += pending.result()

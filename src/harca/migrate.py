@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from psycopg.rows import dict_row
 
 from harca import migrations, rollback
+from harca.ahead import ReadAhead, reading_ahead
 from harca.errors import ConflictFound, NothingToVerify, NotVerified
 from harca.load import Intake, LoadResult, load, notes_of
 from harca.model import Expired, OnConflict, Reader, Space, Tally
@@ -16,7 +17,7 @@ from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run, lock_store
-from harca.readers.base import Defaults, open_store, printable
+from harca.readers.base import open_store, printable
 from harca.verify import Verification, verify
 
 
@@ -86,11 +87,12 @@ def migrate(
             resumed by the same call.
     """
     reader = _open(path, options)
-    database = target()
-    watcher = watcher or Unwatched()
-    watcher.stage("schema")
-    migrations.upgrade(database)
-    return _load_and_prove(reader, path, database, options, None, watcher)
+    with reading_ahead(reader) as ahead:
+        database = target()
+        watcher = watcher or Unwatched()
+        watcher.stage("schema")
+        migrations.upgrade(database)
+        return _load_and_prove(reader, ahead, path, database, options, None, watcher)
 
 
 def load_and_prove(
@@ -102,7 +104,8 @@ def load_and_prove(
         NotVerified: Store and rows differ, or more records were rejected than allowed.
     """
     reader = _open(path, options)
-    done = _load_and_prove(reader, path, database, options, revision, Unwatched())
+    with reading_ahead(reader) as ahead:
+        done = _load_and_prove(reader, ahead, path, database, options, revision, Unwatched())
     if not done.verification.ok:
         raise NotVerified(
             f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
@@ -121,11 +124,12 @@ def load_and_prove(
 
 
 def _open(path: str | Path, options: LoadOptions) -> Reader:
-    return open_store(path, Defaults(model_id=options.model, source=options.source))
+    return open_store(path, options.defaults)
 
 
 def _load_and_prove(
     reader: Reader,
+    ahead: ReadAhead | None,
     path: str | Path,
     database: Database,
     options: LoadOptions,
@@ -141,6 +145,7 @@ def _load_and_prove(
         run = begin_run(conn, name, store_format=reader.format, revision=revision, options=noted)
         target = PostgresTarget(conn, run, volatile=reader.volatile)
         intake = Intake(reader, options, now=run.started_at)
+        loading = ahead.intake(reader, str(path), options, intake.now) if ahead else intake
         total = reader.size_hint()
         watcher.stage("load", total)
 
@@ -148,7 +153,7 @@ def _load_and_prove(
             watcher.step(tally.read)
 
         try:
-            result = load(intake, target, options, progress=progress)
+            result = load(loading, target, options, progress=progress)
         except ConflictFound:
             # "error" promises that nothing stays: the operator wants to choose first.
             locker.close()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from harca.batching import BATCH_ROWS
 from harca.errors import UsageError
 from harca.model import Expired, OnConflict
+from harca.readers.base import Defaults
 
 _MOST_DIGITS = 9
 
@@ -35,6 +36,11 @@ class LoadOptions:
     def __post_init__(self) -> None:
         for name in ("name", "source", "model"):
             _check_label(name, getattr(self, name))
+
+    @property
+    def defaults(self) -> Defaults:
+        """What a reader takes where the store says nothing."""
+        return Defaults(model_id=self.model, source=self.source)
 
     @classmethod
     def from_text(cls, given: Mapping[str, str]) -> "LoadOptions":

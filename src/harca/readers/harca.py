@@ -45,6 +45,10 @@ _OWN_FIELDS = {"text", "modelName", "embedding"}
 _MAX_INFLATED_BYTES = 4 * 1024 * 1024
 
 _LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
+# With every digit a 0, plain search says sooner than the pattern that there is none: in 1 us
+# instead of 12 for a record without its vector, which itself parses in 1.
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
 _VECTOR_FIELD = re.compile(rb'"embedding":\s*\[')
 
 
@@ -349,7 +353,7 @@ def _exact(data: bytes) -> Any:
     can write: NaN, half a surrogate pair, a byte order mark. The standard parser takes
     them; what is wrong with them is told later.
     """
-    if not _LONG_INTEGER.search(data):
+    if _LONG_NUMBER not in data.translate(_AS_ZEROS) or not _LONG_INTEGER.search(data):
         try:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
