@@ -86,13 +86,8 @@ def require_schema(target: Database, revision: str) -> None:
     Raises:
         SchemaNotReady: It is older, or not there at all.
     """
-    found = current(target)
-    if found is not None:
-        script = ScriptDirectory.from_config(config(SCHEMA))
-        applied = {step.revision for step in script.iterate_revisions(found, "base")}
-        if revision in applied:
-            return
-    raise SchemaNotReady(found=found, expected=revision)
+    if not is_applied(target, revision):
+        raise SchemaNotReady(found=current(target), expected=revision)
 
 
 def require_ledger(target: Database) -> None:
@@ -107,12 +102,12 @@ def require_ledger(target: Database) -> None:
         raise SchemaNotReady(found=current(target), expected=str(head()))
 
 
-def is_stamped(target: Database, revision: str) -> bool:
-    """Say whether a data revision is applied."""
-    found = current(target, DATA)
+def is_applied(target: Database, revision: str, environment: Environment = SCHEMA) -> bool:
+    """Say whether *target* is at *revision* or beyond it."""
+    found = current(target, environment)
     if found is None:
         return False
-    script = ScriptDirectory.from_config(config(DATA))
+    script = ScriptDirectory.from_config(config(environment))
     return revision in {step.revision for step in script.iterate_revisions(found, "base")}
 
 

@@ -61,7 +61,11 @@ def rollback(
         lock_store(conn, run["store"])
         run = _find(conn, run["run_id"])  # again, now that nobody else works on it
         revision = run["revision"]
-        if revision is not None and not by_revision and migrations.is_stamped(target, revision):
+        if (
+            revision is not None
+            and not by_revision
+            and migrations.is_applied(target, revision, migrations.DATA)
+        ):
             raise Refused(
                 f"run {run['run_id']} is that of data revision {revision}, which is applied",
                 hint="Take it back with `alembic -n data downgrade`, so that it can be "

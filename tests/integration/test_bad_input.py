@@ -157,7 +157,7 @@ def test_a_folder_that_vanishes_meanwhile_is_named(tmp_path, database):
         (lambda path: path.write_bytes(b"\x89PNG\r\n"), "is in no known store format"),
         (
             lambda path: (path.mkdir(), (path / "stats.json").write_text("{}")),
-            "holds no vectors: found 1 files that hold no records",
+            "holds no vectors: found 1 file without records",
         ),
         (
             lambda path: (path.mkdir(), (path / "readme.md").write_text("# hi")),
@@ -203,3 +203,17 @@ def test_documents_without_vectors_are_no_store(file_store, database, run_harca)
 
     assert done.code == 1
     assert "found 21 documents without vectors" in done.err
+
+
+def test_an_export_that_fails_leaves_no_folder(tmp_path, empty_database, run_harca):
+    failed = run_harca("rejections", "export", tmp_path / "out", database=empty_database)
+
+    assert failed.code == 1
+    assert "Traceback" not in failed.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_quiet_leaves_the_address_that_was_asked_for(empty_database, run_harca):
+    asked = run_harca("db", "url", "--quiet", database=empty_database)
+
+    assert asked.out.strip() == empty_database.url()

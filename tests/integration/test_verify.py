@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from harca.postgres.connect import database as resolve_database
 from tests.stores import record, write_record, write_store
 
 DAMAGE = {
@@ -146,3 +148,20 @@ def test_all_mismatches_are_counted_and_the_first_listed(tmp_path, database, con
 
     assert found.json["mismatch_count"] == 300
     assert len(found.json["mismatches"]) == 100
+
+
+def test_a_role_that_only_reads_can_verify(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 5)
+    run_harca("migrate", store, database=database)
+    role = f"reader_of_{conn.info.dbname}"
+    conn.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'reads'")
+    conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+    url = make_conninfo(database.conninfo, user=role, password="reads")
+    try:
+        found = run_harca("verify", store, "--json", database=resolve_database(url))
+    finally:
+        conn.execute(f"DROP OWNED BY {role}")
+        conn.execute(f"DROP ROLE {role}")
+
+    assert found.code == 0, found.err
+    assert found.json["ok"] is True

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
+from harca.wording import counted
+
 if TYPE_CHECKING:
     from harca.inspect import Inspection
     from harca.migrate import Migration
+    from harca.model import StoreNotes
     from harca.postgres.search import Answer
     from harca.verify import Verification
 
@@ -43,11 +46,6 @@ def size(count: int) -> str:
     raise AssertionError("unreachable")
 
 
-def counted(number: int, what: str) -> str:
-    """Return ``1 file``, ``2 files``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def inspection(found: "Inspection") -> str:
     """Return what `harca inspect` shows."""
     notes = found.notes
@@ -68,10 +66,7 @@ def inspection(found: "Inspection") -> str:
         ]
     if found.repeated:
         parts.append(f"{counted(found.repeated, 'record')} there twice, alike")
-    if notes.without_vectors:
-        parts.append(
-            f"{counted(len(notes.without_vectors), 'document')} without vectors (not loaded)"
-        )
+    parts += _without_vectors(notes)
     if notes.left_out:
         parts.append(f"{counted(len(notes.left_out), 'file')} without records (not loaded)")
     if found.rejected:
@@ -102,10 +97,7 @@ def migration(done: "Migration") -> str:
         )
     if result.skipped:
         parts.append(f"{result.skipped:,} expired records skipped, as asked")
-    if notes.without_vectors:
-        parts.append(
-            f"{counted(len(notes.without_vectors), 'document')} without vectors (not loaded)"
-        )
+    parts += _without_vectors(notes)
     if result.rejected:
         parts.append(
             f"rejected: {_counts(result.rejected)}; see `harca rejections list --run {done.run_id}`"
@@ -162,6 +154,12 @@ def answer(found: "Answer") -> str:
     how = "exact" if found.answered_by == "exact" else f"index {found.answered_by}"
     lines.append(f"{found.space.model_id}/{found.space.dims}, {how}")
     return "\n".join(lines)
+
+
+def _without_vectors(notes: "StoreNotes") -> list[str]:
+    if not notes.without_vectors:
+        return []
+    return [f"{counted(len(notes.without_vectors), 'document')} without vectors (not loaded)"]
 
 
 def _counts(counts: Any) -> str:

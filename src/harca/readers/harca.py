@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from harca.errors import EmptyStore
 from harca.model import Item, Reason, Rejection, StoreNotes, Warn
 from harca.readers.base import Defaults, FoundFile, as_payload, printable, read_json
+from harca.wording import counted
 
 FORMAT = "harca"
 
@@ -80,9 +81,9 @@ _CACHE = "cached vectors without their texts"
 def _summary(notes: StoreNotes) -> str:
     parts = []
     if notes.without_vectors:
-        parts.append(f"{len(notes.without_vectors)} documents without vectors")
+        parts.append(counted(len(notes.without_vectors), "document") + " without vectors")
     if notes.left_out:
-        parts.append(f"{len(notes.left_out)} files that hold no records")
+        parts.append(counted(len(notes.left_out), "file") + " without records")
     return " and ".join(parts)
 
 
