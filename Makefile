@@ -38,6 +38,8 @@ demo: setup  ## Migrate examples/ into an embedded PostgreSQL, verify, search
 	@echo
 	@echo "What makes stars shine and how do they die?"
 	$(DEMO) search --vector examples/queries/stars.json -k 3
+	@echo
+	@echo "The demo has a database of its own; to look at it: HARCA_HOME=$(HARCA_HOME) $(DEMO) status"
 
 test: setup  ## Run every test; on Docker where it answers, else on the embedded server
 	$(BIN)/python -m pytest
@@ -58,4 +60,4 @@ lock:  ## Write requirements.lock anew (needs uv)
 
 clean:  ## Remove the environment and the demo's database
 	-$(DEMO) db stop
-	rm -rf $(VENV) .harca
+	rm -rf $(VENV) .harca/demo

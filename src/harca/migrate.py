@@ -7,14 +7,15 @@ from typing import Any, Protocol
 
 from psycopg.rows import dict_row
 
-from harca import migrations, rollback
+from harca import consolidate, migrations, rollback
 from harca.ahead import ReadAhead, reading_ahead
-from harca.errors import ConflictFound, NothingToVerify, NotVerified
+from harca.errors import ConflictFound, NothingToVerify, NotVerified, counted
 from harca.load import Intake, LoadResult, load, notes_of
 from harca.model import Expired, OnConflict, Reader, Space, Tally
-from harca.options import LoadOptions
+from harca.options import LoadOptions, check_label
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
+from harca.postgres.legacy import FORMAT
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run, lock_store
 from harca.readers.base import open_store, printable
@@ -67,7 +68,9 @@ class Migration:
 
 def store_name(path: str | Path, options: LoadOptions) -> str:
     """Return what the store at *path* is called in the table."""
-    return options.name or printable(str(Path(path).resolve()))
+    name = options.name or printable(str(Path(path).resolve()))
+    check_label("the store's path, which is its name,", name)
+    return name
 
 
 def migrate(
@@ -91,7 +94,7 @@ def migrate(
         database = target()
         watcher = watcher or Unwatched()
         watcher.stage("schema")
-        migrations.upgrade(database)
+        migrations.upgrade(database, progress=watcher.stage)
         return _load_and_prove(reader, ahead, path, database, options, None, watcher)
 
 
@@ -115,7 +118,7 @@ def load_and_prove(
     if not done.complete:
         reasons = ", ".join(f"{count} {reason}" for reason, count in done.result.rejected.items())
         raise NotVerified(
-            f"{done.result.tally.rejected} records were rejected: {reasons}",
+            f"{counted(done.result.tally.rejected, 'record')} rejected: {reasons}",
             hint=f"See `harca rejections list --run {done.run_id}`. The others are in, the "
             "revision is not stamped; accept them with -x max_rejects="
             f"{done.result.tally.rejected}.",
@@ -164,6 +167,7 @@ def _load_and_prove(
         built = indexes.build(conn, progress=watcher.stage)
         watcher.stage("verify", total)
         rows = StoreRows(conn, name, run.run_id)
+        rows.note_outlived()
         verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
         _note_outcome(conn, run.run_id, verification)
         spaces = [Space(*space, count).as_dict() for space, count in rows.row_spaces().items()]
@@ -188,6 +192,10 @@ def verify_store(
     store = name or printable(str(Path(path).resolve()))
     with translated(), database.connect() as conn:
         run = _latest_run(conn, store)
+        if run["format"] == FORMAT:
+            verification = consolidate.verify(conn, store)
+            _note_outcome(conn, run["run_id"], verification)
+            return verification
         options = _options(run["options"])
         reader = _open(path, options)
         intake = Intake(reader, options, now=run["started_at"])
@@ -199,10 +207,13 @@ def verify_store(
 
 
 def loaded_stores(database: Database) -> list[tuple[str, str]]:
-    """Return name and path of each store whose rows are in the table."""
+    """Return name and path of each store whose rows are in the table.
+
+    A table that was consolidated has its name for a path.
+    """
     with translated(), database.connect() as conn:
         found = conn.execute(
-            "SELECT DISTINCT ON (store) store, options ->> 'path' FROM load_runs "
+            "SELECT DISTINCT ON (store) store, coalesce(options ->> 'path', store) FROM load_runs "
             "WHERE status <> 'rolled back' ORDER BY store, run_id DESC"
         )
         return [(store, path) for store, path in found]
@@ -220,7 +231,8 @@ def _latest_run(conn: Any, store: str) -> dict[str, Any]:
         raise NothingToVerify(f'store "{store}" was never loaded')
     if run["status"] == "loading":
         raise NothingToVerify(
-            f'run {run["run_id"]} of store "{store}" is not finished: run the same migrate again'
+            f'run {run["run_id"]} of store "{store}" is not finished',
+            hint="Run the same `harca migrate` again: it goes on where it was.",
         )
     return run
 
@@ -233,10 +245,14 @@ def _options(noted: dict[str, Any]) -> LoadOptions:
 
 
 def _note_outcome(conn: Any, run_id: int, verification: Verification) -> None:
-    allowed = conn.execute("SELECT has_table_privilege('load_runs', 'UPDATE')").fetchone()
+    allowed = conn.execute(
+        "SELECT has_table_privilege('load_runs', 'UPDATE') "
+        "AND NOT current_setting('transaction_read_only')::boolean"
+    ).fetchone()
     if allowed != (True,):
         return  # a role that only reads can verify too
     conn.execute(
-        "UPDATE load_runs SET status = %s, fingerprint = %s WHERE run_id = %s",
+        "UPDATE load_runs SET status = %s, fingerprint = %s "
+        "WHERE run_id = %s AND status <> 'rolled back'",
         ["verified" if verification.ok else "different", verification.fingerprint, run_id],
     )

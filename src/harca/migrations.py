@@ -1,5 +1,6 @@
 """What both Alembic environments share, and how harca itself runs them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from harca.postgres.connect import Database, database, target_error, translated
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+LEDGER = "5e7b20c3d4f6"  # the revision that makes it
 
 # DDL that waits for a lock makes everybody behind it wait too; better to give up soon.
 LOCK_TIMEOUT = "2s"
@@ -48,9 +51,15 @@ def config(environment: Environment, target: Database | None = None) -> Config:
     return made
 
 
-def upgrade(target: Database, environment: Environment = SCHEMA) -> tuple[str | None, str | None]:
+def upgrade(
+    target: Database,
+    environment: Environment = SCHEMA,
+    *,
+    progress: Callable[[str], None] = lambda message: None,
+) -> tuple[str | None, str | None]:
     """Bring *target* to head; return the revision before and the one after."""
     made = config(environment, target)
+    made.attributes["progress"] = progress
     before = current(target, environment)
     if before != head(environment):
         try:
@@ -99,7 +108,7 @@ def require_ledger(target: Database) -> None:
     with translated(), target.connect() as conn:
         row = conn.execute("SELECT to_regclass('load_runs')").fetchone()
     if row == (None,):
-        raise SchemaNotReady(found=current(target), expected=str(head()))
+        raise SchemaNotReady(found=current(target), expected=LEDGER)
 
 
 def is_applied(target: Database, revision: str, environment: Environment = SCHEMA) -> bool:
@@ -135,9 +144,12 @@ def run(context: Any, **options: Any) -> None:
         target = settings.attributes.get("database") or database(explicit)
         settings.attributes["database"] = target
         with target.engine().connect() as connection:
+            # Two first upgrades at once would both create everything.
+            connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended('harca', 1))")
             connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
             connection.commit()
             context.configure(connection=connection, **options)
+            _refuse_early(context, target)
             with context.begin_transaction():
                 context.run_migrations()
     except (HarcaError, sqlalchemy.exc.DBAPIError) as exc:
@@ -147,6 +159,26 @@ def run(context: Any, **options: Any) -> None:
         raise alembic.util.CommandError(
             f"{ours}\n  hint: {ours.hint}" if ours.hint else str(ours)
         ) from exc
+
+
+def _refuse_early(context: Any, target: Database) -> None:
+    """Refuse what a later revision of this upgrade would refuse, before the first one runs."""
+    from harca import consolidate
+
+    settings: Config = context.config
+    try:
+        wanted = context.get_revision_argument()
+    except (KeyError, alembic.util.CommandError):
+        return  # a command that is about no revision
+    if not isinstance(wanted, str) or not wanted.isalnum():
+        return  # nothing, or relative to where the database is
+    if consolidate.options(settings, context).ignore:
+        return
+    script = ScriptDirectory.from_config(settings)
+    coming = {step.revision for step in script.iterate_revisions(wanted, "base")}
+    if consolidate.REVISION in coming and not is_applied(target, consolidate.REVISION):
+        with translated(), target.connect() as conn:
+            consolidate.check(conn)
 
 
 def _in_our_words(exc: HarcaError | sqlalchemy.exc.DBAPIError) -> HarcaError:

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     METADATA_NOT_OBJECT = "metadata-not-object"
     BAD_METADATA = "bad-metadata"
     TOO_LARGE = "too-large"
+    DUPLICATE_KEY = "duplicate-key"
+    JSONB_DIFFERS = "jsonb-differs"
 
 
 class Warn(StrEnum):

@@ -39,6 +39,8 @@ def normalize(item: Item) -> Record | Rejection:
         if len(key.encode()) > MAX_KEY_BYTES:
             raise BadValue(Reason.TOO_LARGE, f"key is longer than {MAX_KEY_BYTES} bytes")
         model_id = to_text(item.model_id, "model label", Reason.NO_MODEL)
+        if len(model_id.encode()) > MAX_KEY_BYTES:
+            raise BadValue(Reason.TOO_LARGE, f"model label is longer than {MAX_KEY_BYTES} bytes")
         metadata = to_metadata(item.metadata)
     except BadValue as bad:
         return Rejection(item.origin, bad.reason, bad.detail, item.payload())

@@ -11,6 +11,7 @@ from harca.model import Expired, OnConflict
 from harca.readers.base import Defaults
 
 _MOST_DIGITS = 9
+_MOST_LABEL_BYTES = 600  # a store's name stands in an index entry beside a key
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -35,7 +36,7 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         for name in ("name", "source", "model"):
-            _check_label(name, getattr(self, name))
+            check_label(name, getattr(self, name))
 
     @property
     def defaults(self) -> Defaults:
@@ -70,11 +71,21 @@ class LoadOptions:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def _check_label(name: str, value: str | None) -> None:
+def check_label(name: str, value: str | None) -> None:
+    """Refuse a label that the table cannot hold or index.
+
+    Raises:
+        UsageError: It is empty, too long, or no text to PostgreSQL.
+    """
     if value is None:
         return
     if not value.strip():
         raise UsageError(f"{name} is empty", hint="Give a label, or leave the option out.")
+    if len(value.encode(errors="replace")) > _MOST_LABEL_BYTES:
+        raise UsageError(
+            f"{name} is longer than {_MOST_LABEL_BYTES} bytes",
+            hint="Give a shorter one; --name names a store.",
+        )
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
         raise UsageError(
             f"{name} has characters that PostgreSQL cannot store: {value!a}",
@@ -87,11 +98,19 @@ def _choice(kind: type[_Choice], name: str, value: str) -> _Choice:
         return kind(value)
     except ValueError:
         raise UsageError(
-            f'{name} is "{value}", expected one of {", ".join(kind)}', hint=""
+            f'{_spelled(name)} is "{value}", expected one of {", ".join(kind)}',
+            hint=f"With alembic it is -x {name}=VALUE.",
         ) from None
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _number(name: str, value: str, least: int) -> int:
     if not value.isdecimal() or len(value) > _MOST_DIGITS or int(value) < least:
-        raise UsageError(f'{name} is "{value}", expected a number from {least}', hint="")
+        raise UsageError(
+            f'{_spelled(name)} is "{value}", expected a number from {least}',
+            hint=f"With alembic it is -x {name}=VALUE.",
+        )
     return int(value)

@@ -4,6 +4,7 @@ A downgrade must not lose rows. What the older schema cannot hold is kept in the
 `ASIDE`, and the next upgrade brings it back; the schema is dropped when it is empty.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,12 @@ from harca.errors import HarcaError, UsageError
 
 ASIDE = "harca_aside"
 
+_log = logging.getLogger("harca.revisions")
+
 # An ivfflat build samples 50 vectors a list, 10,000 at least: 62 MB at 1536 dimensions,
 # 80 MB at 2,000. Over its memory it fails, and the server's default is 64 MB.
 _INDEX_MEMORY = "128MB"
+_LONGEST_NAME = 63
 
 
 def allow_index_memory(op: Any) -> None:
@@ -27,7 +31,9 @@ def allow_index_memory(op: Any) -> None:
 
 def is_aside(op: Any, table: str) -> bool:
     """Say whether a downgrade kept *table* aside."""
-    found = op.get_bind().scalar(text("SELECT to_regclass(:name)"), {"name": f"{ASIDE}.{table}"})
+    found = op.get_bind().scalar(
+        text("SELECT to_regclass(:name)"), {"name": f"{_aside(op)}.{table}"}
+    )
     return found is not None
 
 
@@ -42,13 +48,14 @@ def put_tables_aside(op: Any, tables: Sequence[str], *, unless_empty: str) -> No
     While anything else is aside, empty tables are kept too: the sequence must go on where
     it was when rows come back with their ids.
     """
-    moves = "\n".join(f"ALTER TABLE {table} SET SCHEMA {ASIDE};" for table in tables)
+    aside = _aside(op)
+    moves = "\n".join(f"ALTER TABLE {table} SET SCHEMA {aside};" for table in tables)
     drops = "\n".join(f"DROP TABLE {table};" for table in reversed(tables))
     _block(
         op,
         f"""
-        IF EXISTS (SELECT FROM {unless_empty}) OR to_regnamespace('{ASIDE}') IS NOT NULL THEN
-            CREATE SCHEMA IF NOT EXISTS {ASIDE};
+        IF EXISTS (SELECT FROM {unless_empty}) OR to_regnamespace('{aside}') IS NOT NULL THEN
+            CREATE SCHEMA IF NOT EXISTS {aside};
             {moves}
         ELSE
             {drops}
@@ -61,34 +68,63 @@ def bring_back_table(op: Any, table: str) -> None:
     """Move *table* back to where new tables are created."""
     _block(
         op,
-        f"EXECUTE format('ALTER TABLE {ASIDE}.{table} SET SCHEMA %I', current_schema());",
+        f"EXECUTE format('ALTER TABLE {_aside(op)}.{table} SET SCHEMA %I', current_schema());",
     )
     _drop_if_empty(op)
 
 
 def put_rows_aside(op: Any, table: str, *, aside: str, columns: str, where: str) -> None:
-    """Move the rows of *table* that match *where* aside, under the name *aside*."""
+    """Move the rows of *table* that match *where* aside, under the name *aside*.
+
+    All their columns are kept, those that an application added to *columns* too. Refused
+    where foreign keys would take other rows along.
+    """
+    schema = _aside(op)
     _block(
         op,
         f"""
+        DECLARE kept text;
+        BEGIN
         IF EXISTS (SELECT FROM {table} WHERE {where}) THEN
-            CREATE SCHEMA IF NOT EXISTS {ASIDE};
-            CREATE TABLE {ASIDE}.{aside} AS SELECT {columns} FROM {table} WHERE {where};
+            IF EXISTS (
+                SELECT FROM pg_constraint WHERE confrelid = '{table}'::regclass AND contype = 'f'
+            ) THEN
+                RAISE EXCEPTION 'foreign keys reference {table}, whose rows this downgrade '
+                    'has to move aside: drop them first, and make them again after the upgrade';
+            END IF;
+            SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO kept
+            FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0
+                AND NOT attisdropped AND attgenerated = '';
+            CREATE SCHEMA IF NOT EXISTS {schema};
+            EXECUTE format('CREATE TABLE {schema}.{aside} AS SELECT %s FROM {table} WHERE %s',
+                kept, {_literal(where)});
             DELETE FROM {table} WHERE {where};
         END IF;
+        END;
         """,
     )
 
 
 def bring_back_rows(op: Any, table: str, *, aside: str, columns: str) -> None:
-    """Insert the rows kept aside as *aside* into *table* again, ids included."""
+    """Insert the rows kept aside as *aside* into *table* again, ids included.
+
+    *columns* are those that they have at least.
+    """
+    schema = _aside(op)
     _block(
         op,
         f"""
-        IF to_regclass('{ASIDE}.{aside}') IS NOT NULL THEN
-            INSERT INTO {table} ({columns}) SELECT {columns} FROM {ASIDE}.{aside};
-            DROP TABLE {ASIDE}.{aside};
+        DECLARE kept text;
+        BEGIN
+        IF to_regclass('{schema}.{aside}') IS NOT NULL THEN
+            SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO kept
+            FROM pg_attribute WHERE attrelid = '{schema}.{aside}'::regclass AND attnum > 0
+                AND NOT attisdropped;
+            EXECUTE format('INSERT INTO {table} (%s) SELECT %s FROM {schema}.{aside}',
+                kept, kept);
+            DROP TABLE {schema}.{aside};
         END IF;
+        END;
         """,
     )
     _drop_if_empty(op)
@@ -96,14 +132,15 @@ def bring_back_rows(op: Any, table: str, *, aside: str, columns: str) -> None:
 
 def put_columns_aside(op: Any, table: str, columns: Sequence[str], *, aside: str) -> None:
     """Keep the values of *columns* aside, by the row's id."""
+    schema = _aside(op)
     listed = ", ".join(columns)
     given = " OR ".join(f"{column} IS NOT NULL" for column in columns)
     _block(
         op,
         f"""
         IF EXISTS (SELECT FROM {table} WHERE {given}) THEN
-            CREATE SCHEMA IF NOT EXISTS {ASIDE};
-            CREATE TABLE {ASIDE}.{aside} AS SELECT id, {listed} FROM {table} WHERE {given};
+            CREATE SCHEMA IF NOT EXISTS {schema};
+            CREATE TABLE {schema}.{aside} AS SELECT id, {listed} FROM {table} WHERE {given};
         END IF;
         """,
     )
@@ -111,13 +148,14 @@ def put_columns_aside(op: Any, table: str, columns: Sequence[str], *, aside: str
 
 def bring_back_columns(op: Any, table: str, columns: Sequence[str], *, aside: str) -> None:
     """Give the rows that are still there the values kept aside as *aside*."""
+    schema = _aside(op)
     given = ", ".join(f"{column} = kept.{column}" for column in columns)
     _block(
         op,
         f"""
-        IF to_regclass('{ASIDE}.{aside}') IS NOT NULL THEN
-            UPDATE {table} SET {given} FROM {ASIDE}.{aside} kept WHERE kept.id = {table}.id;
-            DROP TABLE {ASIDE}.{aside};
+        IF to_regclass('{schema}.{aside}') IS NOT NULL THEN
+            UPDATE {table} SET {given} FROM {schema}.{aside} kept WHERE kept.id = {table}.id;
+            DROP TABLE {schema}.{aside};
         END IF;
         """,
     )
@@ -160,7 +198,14 @@ def load_store(op: Any, *, revision: str, requires_schema: str, store: str | Non
     target = context.config.attributes["database"]
     migrations.require_schema(target, requires_schema)
     with op.get_context().autocommit_block():  # not idle in a transaction for hours
-        migrate.load_and_prove(str(path), target, options, revision=revision)
+        done = migrate.load_and_prove(str(path), target, options, revision=revision)
+    tally = done.result.tally
+    _log.info(
+        "%s: read %d, loaded %d, unchanged %d, superseded %d, rejected %d; verified",
+        done.store,
+        *tally.as_dict().values(),
+    )
+    _log.info("to take it back: alembic -n data downgrade -1")
 
 
 def unload(op: Any, *, revision: str) -> None:
@@ -178,19 +223,63 @@ def unload(op: Any, *, revision: str) -> None:
         rollback.rollback_revision(target, revision, changed=rollback.Changed(changed))
 
 
+def consolidate_tables(op: Any, *, revision: str) -> None:
+    """Bring ``embeddings`` and ``code_vectors`` over, where they are; views stand for them.
+
+    Rows are committed batch by batch on a connection of their own. Options: ``-x
+    legacy_model=LABEL`` and ``-x legacy=ignore``; ``HARCA_LEGACY_MODEL``, ``HARCA_LEGACY``;
+    ``legacy_model`` in ``alembic.ini``. Run again after a failure, it goes on.
+
+    Raises:
+        Refused: A table belongs to another role, or cannot be kept aside.
+    """
+    from harca import consolidate
+
+    settings = context.config
+    given = consolidate.options(settings, context)
+    if given.ignore:
+        return
+    with op.get_context().autocommit_block():
+        consolidate.consolidate(
+            settings.attributes["database"],
+            revision=revision,
+            given=given,
+            progress=settings.attributes.get("progress", lambda message: None),
+        )
+
+
+def restore_tables(op: Any) -> None:
+    """Put the tables back in the place of their views."""
+    from harca import consolidate
+
+    with op.get_context().autocommit_block():
+        consolidate.restore(context.config.attributes["database"])
+
+
+def _aside(op: Any) -> str:
+    """Return the schema for what is kept aside, each schema of tables its own, quoted."""
+    here = "public"
+    if not context.is_offline_mode():
+        here = op.get_bind().scalar(text("SELECT current_schema()")) or here
+    name = ASIDE if here == "public" else f"{ASIDE}_{here}"[:_LONGEST_NAME]
+    return name if name.isidentifier() and name.islower() else '"' + name.replace('"', '""') + '"'
+
+
+def _literal(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _block(op: Any, body: str) -> None:
     op.execute(f"DO $$ BEGIN {body} END $$")
 
 
 def _drop_if_empty(op: Any) -> None:
+    schema = _aside(op)
     _block(
         op,
         f"""
-        IF NOT EXISTS (
-            SELECT FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-            WHERE n.nspname = '{ASIDE}'
-        ) THEN
-            DROP SCHEMA IF EXISTS {ASIDE};
+        IF NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('{schema}')) THEN
+            DROP SCHEMA IF EXISTS {schema};
         END IF;
         """,
     )

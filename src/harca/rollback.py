@@ -12,6 +12,7 @@ from harca.errors import Refused, RowsChanged, RunError
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
+from harca.postgres.legacy import FORMAT
 from harca.postgres.target import lock_store
 
 _LISTED = 5
@@ -61,6 +62,13 @@ def rollback(
         lock_store(conn, run["store"])
         run = _find(conn, run["run_id"])  # again, now that nobody else works on it
         revision = run["revision"]
+        if run["format"] == FORMAT:
+            raise Refused(
+                f"run {run['run_id']} brought the table {run['store']} over, which the "
+                "application still writes to",
+                hint=f"Take it back with `alembic downgrade {revision}^`, which also puts the "
+                "table back in its place.",
+            )
         if (
             revision is not None
             and not by_revision
@@ -112,29 +120,35 @@ def _find(conn: psycopg.Connection[Any], run_id: int | None) -> dict[str, Any]:
 
 
 def _take_back(conn: psycopg.Connection[Any], run: dict[str, Any], changed: Changed) -> RolledBack:
-    values = {"run_id": run["run_id"], "started_at": run["started_at"]}
+    values = {name: run[name] for name in ("run_id", "store", "started_at")}
     with conn.transaction():
         # Rows that are being changed now are waited for, and then seen as changed.
         conn.execute("SELECT FROM vector_embeddings WHERE run_id = %(run_id)s FOR UPDATE", values)
-        theirs = conn.execute(
-            "SELECT store_key FROM vector_embeddings WHERE run_id = %(run_id)s "
-            "AND updated_at IS DISTINCT FROM %(started_at)s ORDER BY id",
-            values,
-        ).fetchall()
+        theirs = conn.execute(query("changed_rows"), values).fetchall()
         kept = 0
         if theirs and changed is Changed.REFUSE:
             raise RowsChanged(run["run_id"], [key for (key,) in theirs[:_LISTED]], len(theirs))
         if changed is Changed.KEEP:
             kept = conn.execute(
                 "UPDATE vector_embeddings SET run_id = NULL, updated_at = updated_at "
-                "WHERE run_id = %(run_id)s AND updated_at IS DISTINCT FROM %(started_at)s",
+                "WHERE run_id = %(run_id)s AND store = %(store)s "
+                "AND updated_at IS DISTINCT FROM %(started_at)s",
+                values,
+            ).rowcount
+            # Nor does what a later run has overwritten of them.
+            kept += conn.execute(
+                "UPDATE superseded SET row_run_id = NULL WHERE row_run_id = %(run_id)s "
+                "AND kind = 'overwritten' AND row_updated_at IS DISTINCT FROM %(started_at)s",
                 values,
             ).rowcount
         restored = conn.execute(query("restore_rows"), values).rowcount
         deleted = conn.execute(
-            "DELETE FROM vector_embeddings WHERE run_id = %(run_id)s", values
+            "DELETE FROM vector_embeddings WHERE run_id = %(run_id)s AND store = %(store)s",
+            values,
         ).rowcount
-        # Rows of this run that a later one overwrote must not come back with that one.
+        # Rows of this run that a later one overwrote must not come back with that one: what
+        # they were before this run does, if they were.
+        conn.execute(query("pass_on_overwritten"), values)
         conn.execute(
             "DELETE FROM superseded WHERE row_run_id = %(run_id)s AND kind = 'overwritten'",
             values,

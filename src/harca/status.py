@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 from harca import migrations
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
+from harca.postgres.digest import query
 
 
 @dataclass(slots=True)
@@ -27,10 +28,11 @@ class Status:
     foreign_rows: int = 0
     spaces: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    has_ledger: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as ``--json`` shows it."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "has_ledger"}
 
 
 def status(target: Database) -> Status:
@@ -50,8 +52,9 @@ def status(target: Database) -> Status:
             data=migrations.current(target, migrations.DATA),
             data_head=migrations.head(migrations.DATA),
         )
-        if found.schema != found.schema_head:
+        if not migrations.is_applied(target, migrations.LEDGER):
             return found
+        found.has_ledger = True
         there = indexes.existing(conn)
         for space in indexes.spaces(conn):
             name = indexes.index_name(space)
@@ -63,10 +66,7 @@ def status(target: Database) -> Status:
         row = conn.execute("SELECT count(*) FROM vector_embeddings WHERE store IS NULL").fetchone()
         found.foreign_rows = row[0] if row else 0
         with conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(
-                "SELECT run_id, store, status, revision, read, loaded, unchanged, superseded, "
-                "rejected, started_at, finished_at FROM load_runs ORDER BY run_id"
-            )
+            cursor.execute(query("runs"))
             found.runs = cursor.fetchall()
     return found
 

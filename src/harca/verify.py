@@ -120,6 +120,10 @@ class Rows(Protocol):
         """Return the fingerprint of all records."""
         ...
 
+    def outlived(self) -> tuple[str, str]:
+        """Return the fingerprint of rows that stay instead of records: noted, and now."""
+        ...
+
     def differences(
         self, expected: Iterable[tuple[Record, bytes]], buckets: list[int]
     ) -> Iterator[Difference]:
@@ -167,6 +171,7 @@ def verify(
         )
     )
     outcome.checks.append(Check("rejections", rejected, noted.rejected))
+    outcome.checks.append(Check("rows kept from earlier runs", *rows.outlived()))
     found_spaces = rows.spaces()
     outcome.checks.append(Check("records", expected.count, sum(found_spaces.values())))
     for space in sorted(set(spaces) | set(found_spaces)):
@@ -212,8 +217,13 @@ def _is_touched(difference: Difference, volatile: frozenset[str]) -> bool:
         return False
     ours, theirs = difference.metadata
     changed = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
-    return changed == volatile and all(
-        type(ours.get(key)) is type(theirs.get(key)) and ours[key] > theirs[key] for key in changed
+    return (
+        bool(changed)
+        and changed <= volatile
+        and all(
+            type(ours.get(key)) is type(theirs.get(key)) and ours[key] > theirs[key]
+            for key in changed
+        )
     )
 
 

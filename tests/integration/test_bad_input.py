@@ -121,7 +121,7 @@ def test_rejections_can_be_accepted_up_to_a_number(allowed, code, tmp_path, data
 
     assert done.code == code, done.err
     if code:
-        assert "22 records were rejected, 21 are allowed" in done.err
+        assert "22 records rejected, 21 allowed" in done.err
         assert "harca rollback" in done.err
 
 

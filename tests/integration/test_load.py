@@ -138,7 +138,7 @@ def test_rows_changed_since_are_not_lost_by_a_rollback(choice, tmp_path, databas
     edited = conn.execute("SELECT count(*) FROM vector_embeddings WHERE content = 'edited'")
     if choice == "refuse":
         assert done.code == 4
-        assert "1 rows of run 1 were changed since they were loaded" in done.err
+        assert "1 row of run 1 changed since loading" in done.err
         assert left == (5,)
     else:
         assert done.code == 0, done.err

@@ -310,7 +310,7 @@ def test_a_data_revision_is_not_stamped_over_rejected_records(
     accepted = run_alembic(*load, "-x", "max_rejects=1", "upgrade", "head", database=empty_database)
 
     assert refused.code != 0
-    assert "1 records were rejected: 1 non-finite" in refused.err
+    assert "1 record rejected: 1 non-finite" in refused.err
     assert stamped is None
     assert accepted.code == 0, accepted.err
     assert migrations.current(empty_database, migrations.DATA) is not None

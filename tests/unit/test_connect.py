@@ -93,6 +93,7 @@ def test_each_usual_form_names_the_same_database(given):
         "dbname": "d",
         "connect_timeout": "10",
         "application_name": "harca",
+        "client_encoding": "utf8",
     }
 
 

@@ -38,6 +38,10 @@ def test_nothing_given_is_the_default():
     assert LoadOptions().max_rejects is None
 
 
+def x(name):
+    return f"With alembic it is -x {name}=VALUE."
+
+
 @pytest.mark.parametrize(
     ("given", "message", "hint"),
     [
@@ -45,15 +49,39 @@ def test_nothing_given_is_the_default():
         ({"z": "1", "a": "2"}, 'unknown option "a"', KNOWN),
         (
             {"on_conflict": "Newest"},
-            'on_conflict is "Newest", expected one of newest, oldest, keep, error',
-            "",
+            '--on-conflict is "Newest", expected one of newest, oldest, keep, error',
+            x("on_conflict"),
         ),
-        ({"expired": ""}, 'expired is "", expected one of keep, skip', ""),
-        ({"batch_rows": "0"}, 'batch_rows is "0", expected a number from 1', ""),
-        ({"batch_rows": "1e3"}, 'batch_rows is "1e3", expected a number from 1', ""),
-        ({"batch_rows": "-1"}, 'batch_rows is "-1", expected a number from 1', ""),
-        ({"max_rejects": "²"}, 'max_rejects is "²", expected a number from 0', ""),
-        ({"max_rejects": ""}, 'max_rejects is "", expected a number from 0', ""),
+        (
+            {"expired": ""},
+            '--expired is "", expected one of keep, skip',
+            x("expired"),
+        ),
+        (
+            {"batch_rows": "0"},
+            '--batch-rows is "0", expected a number from 1',
+            x("batch_rows"),
+        ),
+        (
+            {"batch_rows": "1e3"},
+            '--batch-rows is "1e3", expected a number from 1',
+            x("batch_rows"),
+        ),
+        (
+            {"batch_rows": "-1"},
+            '--batch-rows is "-1", expected a number from 1',
+            x("batch_rows"),
+        ),
+        (
+            {"max_rejects": "²"},
+            '--max-rejects is "²", expected a number from 0',
+            x("max_rejects"),
+        ),
+        (
+            {"max_rejects": ""},
+            '--max-rejects is "", expected a number from 0',
+            x("max_rejects"),
+        ),
         ({"name": " "}, "name is empty", "Give a label, or leave the option out."),
         ({"source": ""}, "source is empty", "Give a label, or leave the option out."),
         ({"model": "\t\n"}, "model is empty", "Give a label, or leave the option out."),

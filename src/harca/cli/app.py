@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,7 +66,11 @@ def _write_json(value: dict[str, Any]) -> None:
     import json
 
     # The standard encoder: metadata can have integers of any length.
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 # What `main` needs to know of the command that is running, when it fails.
@@ -91,6 +96,26 @@ def resolve(explicit: str | None) -> "Database":
     from harca.postgres.connect import database
 
     return database(explicit)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from harca import __version__
+
+        sys.stdout.write(f"harca {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass  # what it does, the option's callback does
 
 
 def main() -> None:
@@ -134,6 +159,10 @@ def _usage(exc: Any) -> int:
         return _interrupted()
     context = getattr(exc, "ctx", None)
     path = context.command_path if context else "harca"
+    current.json = current.json or "--json" in sys.argv
+    if type(exc).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{exc.format_message()}\n")
+        return ExitCode.USAGE
     return _fail(exc.format_message(), f"See `{path} --help`.", ExitCode.USAGE)
 
 

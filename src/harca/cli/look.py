@@ -135,6 +135,7 @@ def _status_text(found: "Status") -> str:
     ]
     if found.schema != found.schema_head:
         parts.append("next: alembic upgrade head, or harca migrate STORE")
+    if not found.has_ledger:
         return "\n".join(parts)
     foreign = f", {found.foreign_rows:,} of them not loaded by harca" if found.foreign_rows else ""
     parts.append(f"{found.rows:,} rows{foreign}")

@@ -86,9 +86,9 @@ class BarWatcher(LineWatcher):
         self._progress.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *failed: object) -> None:
         if self._progress is not None:
-            if self._task is not None:
+            if self._task is not None and failed[0] is None:
                 self._finish()
             self._progress.__exit__(None, None, None)
 

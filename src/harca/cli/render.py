@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
-from harca.wording import counted
+from harca.errors import counted
 
 if TYPE_CHECKING:
     from harca.inspect import Inspection
@@ -123,8 +123,8 @@ def verification(outcome: "Verification") -> str:
             else ""
         )
         return (
-            f"verified: {len(outcome.checks)} checks, every vector, text and metadata equal "
-            f"(fingerprint {outcome.fingerprint}){touched}"
+            f"verified: {counted(len(outcome.checks), 'check')}, every vector, text and metadata "
+            f"equal (fingerprint {outcome.fingerprint}){touched}"
         )
     parts = [f"DIFFERENT: {len(failed)} of {len(outcome.checks)} checks failed"]
     parts += [f"  {check.name}: expected {check.expected}, found {check.found}" for check in failed]

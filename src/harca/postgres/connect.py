@@ -36,6 +36,16 @@ EMBEDDED = "the embedded server"
 _DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+://")
 _CONNECT_TIMEOUT_S = "10"
 
+# HARCA's first script leaves the extension in a schema that only the role of the same name
+# has on its search path.
+_SEE_VECTOR = """
+    SELECT set_config('search_path', concat_ws(', ',
+        nullif(current_setting('search_path'), ''), quote_ident(nspname)), false)
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace
+    WHERE extname = 'vector' AND nspname <> ALL (current_schemas(true))
+        AND has_schema_privilege(n.oid, 'USAGE')
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Database:
@@ -74,7 +84,7 @@ class Database:
                 parts.pop(name, None)
         host, port = parts.pop("host", ""), parts.pop("port", "")
         name = parts.pop("dbname", "")
-        for ours in ("connect_timeout", "application_name"):
+        for ours in ("connect_timeout", "application_name", "client_encoding"):
             parts.pop(ours, None)
         login = quote(user, safe="") + (f":{quote(secret, safe='')}" if secret and password else "")
         if host.startswith("/") or "," in host:
@@ -94,7 +104,9 @@ class Database:
             CannotConnect: No server, no such database, wrong password.
         """
         try:
-            conn = psycopg.connect(self.conninfo, autocommit=autocommit)
+            conn = psycopg.connect(self.conninfo, autocommit=True)
+            conn.execute(_SEE_VECTOR)
+            conn.autocommit = autocommit
         except psycopg.OperationalError as exc:
             raise CannotConnect(
                 f"cannot connect to {self.shown}: {_first_line(exc)}",
@@ -205,6 +217,7 @@ def _conninfo(value: str, origin: str) -> str:
         ) from None
     parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
     parts.setdefault("application_name", "harca")
+    parts["client_encoding"] = "utf8"  # whatever PGCLIENTENCODING says
     return make_conninfo("", **parts)
 
 

@@ -150,13 +150,29 @@ def build(
         for name, index in deserved.items():
             if not there.get(name):
                 space = index.space
-                progress(f"index for {space.model_id}/{space.dims}, {space.records} rows")
-                _create(conn, index)
+                progress(f"index for {space.model_id}/{space.dims}, {space.records:,} rows")
+                try:
+                    _create(conn, index)
+                except pg.NumericValueOutOfRange:
+                    _drop(conn, name)  # a component is beyond half precision: searched exactly
+                    continue
                 built.append(name)
         built += _plan_index(conn, list(deserved.values()), there, progress)
     # Autovacuum would come to it later; the planner needs it for the first search.
     conn.execute("ANALYZE vector_embeddings")
     return built
+
+
+def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
+    """Drop the indexes in half precision, which cannot take a component beyond 65,504."""
+    found = conn.execute(
+        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = 'vector_embeddings'::regclass AND c.relname LIKE %s "
+        "AND pg_get_indexdef(i.indexrelid) LIKE %s",
+        [_PREFIX.replace("_", r"\_") + "%", "%halfvec%"],
+    )
+    for (name,) in found.fetchall():
+        _drop(conn, name)
 
 
 def _plan_index(
@@ -182,7 +198,7 @@ def _plan_index(
     if there.get(PLAN_INDEX) and _built_for(conn) == (lists, found[0]):
         return []
     if found[0]:
-        progress(f"ivfflat index for {found[0]} rows of {PLAN_DIMS} dimensions")
+        progress(f"ivfflat index for {found[0]:,} rows of {PLAN_DIMS} dimensions")
     _drop(conn, PLAN_INDEX)
     # 50 samples a list, 10,000 at least, as pgvector's build takes them.
     memory = max(10_000, 50 * lists) * (4 * PLAN_DIMS + 8) + _LEAST_MEMORY

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from harca.fingerprint import Fingerprint
 from harca.model import Record, Tally
 from harca.postgres import frames
-from harca.postgres.digest import composed, dated, query, row_digest
+from harca.postgres.digest import composed, dated, row_digest
 from harca.verify import Difference
 
 _FIELDS = ("model_id", "content", "created_at", "embedding")
@@ -38,7 +38,7 @@ class StoreRows:
                 self._values,
             )
             noted = Tally(**(cursor.fetchone() or {}))
-            cursor.execute(query("recount"), self._values)
+            cursor.execute(composed("recount", outlived=composed("outlived")), self._values)
             counted = Tally(**(cursor.fetchone() or {}))
         return noted, counted
 
@@ -59,13 +59,34 @@ class StoreRows:
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of the rows; the server reads them, nothing is sent."""
+        return self._fingerprint("fingerprint")
+
+    def _fingerprint(self, name: str) -> Fingerprint:
         total = Fingerprint()
         parts = _digests()
         del parts["created_at"]
-        statement = composed("fingerprint", **parts)
+        statement = composed(name, **parts)
         for bucket, count, part in self.conn.execute(statement, self._values):
             total.add_part(bucket, count, int(part))
         return total
+
+    def note_outlived(self) -> None:
+        """Note the rows of earlier runs that stay, for `outlived` to compare with later."""
+        self.conn.execute(
+            "UPDATE load_runs SET notes = notes || jsonb_build_object("
+            "'outlived_rows', %(fingerprint)s::text) WHERE run_id = %(run_id)s",
+            {**self._values, "fingerprint": str(self._fingerprint("outlived_rows"))},
+        )
+
+    def outlived(self) -> tuple[str, str]:
+        """Return the fingerprint of those rows as it was noted, and as it is."""
+        noted = self.conn.execute(
+            "SELECT notes ->> 'outlived_rows' FROM load_runs WHERE run_id = %(run_id)s",
+            self._values,
+        ).fetchone()
+        assert noted is not None
+        found = str(self._fingerprint("outlived_rows"))
+        return noted[0] or found, found
 
     def differences(
         self, expected: Iterable[tuple[Record, bytes]], buckets: list[int]

@@ -118,6 +118,17 @@ superseded = sa.Table(
     sa.Index("superseded_run_id_idx", "run_id"),
 )
 
+legacy_tables = sa.Table(
+    "legacy_tables",
+    metadata,
+    sa.Column("schema_name", sa.Text, primary_key=True),
+    sa.Column("table_name", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.BigInteger, sa.ForeignKey("load_runs.run_id"), nullable=False),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("kept_in", sa.Text),
+    sa.Column("details", JSONB, nullable=False, server_default=sa.text("'{}'")),
+)
+
 
 def is_ours_to_compare(
     _object: object, name: str | None, kind: str, _reflected: bool, _compare_to: object

@@ -72,7 +72,9 @@ def search(
         UsageError: *k* or *embedding* does not fit.
     """
     if not 1 <= k <= MAX_K:
-        raise UsageError(f"k is {k}, expected 1 to {MAX_K}", hint="Ask for fewer results.")
+        raise UsageError(
+            f"k is {k}, expected 1 to {MAX_K}", hint="Ask for a number of results in that range."
+        )
     if len(embedding) != space.dims:
         raise UsageError(
             f'the query has {len(embedding)} dimensions, space "{space.model_id}" {space.dims}',

@@ -4,16 +4,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import psycopg
+from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import dict_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from harca.batching import Batch
 from harca.conflicts import Fate, Known
-from harca.errors import StoreBusy
+from harca.errors import RunError, StoreBusy
 from harca.ledger import Plan, Run
 from harca.model import Record, Rejection, Tally
-from harca.postgres import frames
+from harca.postgres import frames, indexes
 from harca.postgres.digest import composed, dated, query, row_digest
 
 _COLUMNS = (
@@ -23,6 +24,7 @@ _COLUMNS = (
 
 _TABLE = "vector_embeddings"
 _STAGE = "harca_stage"
+_IDLE_SESSION_TIMEOUT = 140000
 
 
 class PostgresTarget:
@@ -66,6 +68,7 @@ class PostgresTarget:
                     created_at=row["created_at"],
                     origin=f"the table (run {row['run_id']})",
                     loaded_by_run=row["run_id"] == self.run.run_id,
+                    edited=row["edited"],
                     settled=row["store_key"] in settled,
                     losers=frozenset(row["losers"]),
                 )
@@ -78,17 +81,42 @@ class PostgresTarget:
         Either all of it is committed or nothing, so that the ledger is never ahead of the
         rows nor behind them.
         """
+        try:
+            self._commit(batch, plan)
+        except pg.NumericValueOutOfRange:
+            indexes.drop_halfvec(self.conn)
+            self._commit(batch, plan)
+
+    def _commit(self, batch: Batch, plan: Plan) -> None:
         with self.conn.transaction():
+            self._refuse_if_taken_back()
             self._keep_rows(plan.overwritten, kind="overwritten")
             self._keep_rows(plan.outdone, kind=Fate.CONFLICT)
             if plan.replaces:
                 self._stage()
                 self._copy(_STAGE, plan.replaces.values())
+                # The trigger takes a date that stays the same for one that was not given.
+                self.conn.execute(
+                    "UPDATE vector_embeddings v SET updated_at = '-infinity' FROM harca_stage n "
+                    "WHERE v.store = n.store AND v.store_key = n.store_key "
+                    "AND v.updated_at = n.updated_at"
+                )
                 self.conn.execute(query("replace_rows"))
             self._copy(_TABLE, plan.inserts.values())
             self._copy_losers(plan.losers)
             self._insert_rejections(batch.rejections)
             self._note(batch, plan.tally)
+
+    def _refuse_if_taken_back(self) -> None:
+        """Hold the run in place: without its lock, which a server may end, another can act."""
+        status = self.conn.execute(
+            "SELECT status FROM load_runs WHERE run_id = %s FOR SHARE", [self.run.run_id]
+        ).fetchone()
+        if status != ("loading",):
+            raise RunError(
+                f"run {self.run.run_id} was rolled back or finished by another process meanwhile",
+                hint="Run the same command again.",
+            )
 
     def _stage(self) -> None:
         if not self._staged:
@@ -222,16 +250,13 @@ class PostgresTarget:
                 "attempt": self.run.attempt,
                 "notes": Jsonb(dict(notes)),
             }
-            for table in ("load_batches", "rejections", "superseded"):
-                kept = "AND kind <> 'overwritten'" if table == "superseded" else ""
-                self.conn.execute(
-                    f"DELETE FROM {table} WHERE run_id = %(run_id)s "
-                    f"AND attempt < %(attempt)s {kept}",
-                    values,
-                )
+            self._refuse_if_taken_back()
+            for name in ("batches", "rejections", "superseded"):
+                self.conn.execute(query(f"forget_{name}"), values)
             self.conn.execute(
                 "UPDATE superseded SET kind = 'outlived' WHERE run_id = %(run_id)s "
-                "AND kind = 'conflict' AND store_key = ANY (%(outlived)s)",
+                "AND attempt = %(attempt)s AND kind = 'conflict' "
+                "AND store_key = ANY (%(outlived)s)",
                 {**values, "outlived": sorted(outlived)},
             )
             self.conn.execute(query("finish_run"), values)
@@ -243,11 +268,13 @@ def storable(message: str) -> str:
 
 
 def lock_store(conn: psycopg.Connection[Any], store: str) -> None:
-    """Keep other processes off *store* until the connection closes.
+    """Keep other processes off *store* until the connection closes, which is left idle.
 
     Raises:
         StoreBusy: Another one is working on it.
     """
+    if conn.info.server_version >= _IDLE_SESSION_TIMEOUT:
+        conn.execute("SET idle_session_timeout = 0")
     key = conn.execute("SELECT hashtextextended(%s, 0)", [f"harca:{store}"]).fetchone()
     assert key is not None
     if conn.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone() == (True,):
@@ -270,18 +297,21 @@ def begin_run(
     revision: str | None,
     options: Mapping[str, Any],
 ) -> Run:
-    """Return a new run, or the one of this store that was interrupted.
+    """Return a new run, or the store's latest if that was interrupted, verifying included.
 
     A data revision's run is taken up again until it is rolled back: it is the same
     revision that loads.
     """
-    unfinished = "status <> 'rolled back'" if revision is not None else "status = 'loading'"
+    done = (
+        "status = 'rolled back'" if revision is not None else "status IN ('verified', 'different')"
+    )
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             f"UPDATE load_runs SET attempt = attempt + 1, status = 'loading', "
             f"options = %(options)s, finished_at = NULL, fingerprint = NULL "
-            f"WHERE run_id = (SELECT max(run_id) FROM load_runs WHERE store = %(store)s "
-            f"AND revision IS NOT DISTINCT FROM %(revision)s AND {unfinished}) "
+            f"WHERE NOT {done} AND run_id = (SELECT max(run_id) FROM load_runs "
+            f"WHERE store = %(store)s AND revision IS NOT DISTINCT FROM %(revision)s "
+            f"AND status <> 'rolled back') "
             f"RETURNING run_id, attempt, started_at",
             {"options": Jsonb(dict(options)), "store": store, "revision": revision},
         )

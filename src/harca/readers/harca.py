@@ -30,10 +30,9 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from harca.errors import EmptyStore
+from harca.errors import EmptyStore, counted
 from harca.model import Item, Reason, Rejection, StoreNotes, Warn
 from harca.readers.base import Defaults, FoundFile, as_payload, printable, read_json
-from harca.wording import counted
 
 FORMAT = "harca"
 
@@ -42,6 +41,7 @@ _NOT_RECORDS = {"stats.json"}
 _SKIPPED_FOLDERS = {".harca", ".git", "node_modules"}
 _TABLES = ("code_vectors", "embeddings", "vector_embeddings")
 _OWN_FIELDS = {"text", "modelName", "embedding"}
+_ENTRY_FIELDS = {"id", "content", "embedding", "metadata", "created_at"}
 # 16,000 components of at most 25 characters, with room: more is no vector.
 _MAX_INFLATED_BYTES = 4 * 1024 * 1024
 
@@ -183,8 +183,9 @@ class HarcaReader:
             yield from self._no_record(found, "JSON, but neither an object nor a list")
         elif "embedding" in value or {"text", "modelName"} <= value.keys():
             yield self._record(value, vector, found, name, folder)
-        elif table := next((name for name in _TABLES if _holds_vectors(value.get(name))), None):
-            yield from self._table(table, value[table], found)
+        elif tables := [name for name in _TABLES if _holds_vectors(value.get(name))]:
+            for table in tables:
+                yield from self._table(table, value[table], found)
         elif _is_document(value):
             self.notes.without_vectors.append(origin)
         elif value and all(_is_cached_vector(entry) for entry in value.values()):
@@ -252,8 +253,8 @@ class HarcaReader:
             except (ValueError, zlib.error, TypeError, RecursionError) as exc:
                 detail = f"the compressed vector cannot be unpacked: {exc}"
                 return Rejection(found.origin, Reason.UNPARSABLE, detail, found.data)
-            metadata["compressed"] = marker
-        metadata["directory"] = folder
+            metadata[_free(metadata, "compressed")] = marker
+        metadata[_free(metadata, "directory")] = folder
         nested = metadata.pop("metadata", None)
         if isinstance(nested, dict):
             if nested.keys() & metadata.keys():
@@ -300,17 +301,29 @@ class HarcaReader:
         if not isinstance(entry, dict):
             payload = as_payload(entry, found.data)
             return Rejection(origin, Reason.NO_VECTOR, "not an object", payload)
+        metadata = entry.get("metadata")
+        rest = {name: value for name, value in entry.items() if name not in _ENTRY_FIELDS}
+        if rest and isinstance(metadata, dict | None):
+            own = metadata or {}
+            metadata = {**own, "fields": rest} if own.keys() & rest.keys() else {**own, **rest}
         return Item(
             key=entry.get("id"),
             content=entry.get("content"),
             vector=_from_text(entry.get("embedding")),
-            metadata=entry.get("metadata"),
+            metadata=metadata,
             model_id=self.defaults.model_id,
             created_at=created_at,
             source=self.defaults.source or source,
             origin=origin,
             payload=lambda: as_payload(entry, found.data),
         )
+
+
+def _free(fields: dict[str, Any], name: str) -> str:
+    """Return *name*, unless the record has a field of its own called so."""
+    while name in fields:
+        name = f"store_{name}"
+    return name
 
 
 def record_key(model: str, text: str) -> str:

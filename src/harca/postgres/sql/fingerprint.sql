@@ -10,6 +10,7 @@ WITH entries AS (
     SELECT {loser_digest}
     FROM superseded s
     WHERE s.run_id = %(run_id)s AND s.kind <> 'overwritten'
+        AND s.attempt = (SELECT attempt FROM load_runs WHERE run_id = %(run_id)s)
 )
 SELECT
     get_byte(digest, 0) AS bucket,

@@ -7,7 +7,8 @@ SELECT
     %(run_id)s, %(attempt)s, %(kind)s, 'the table', v.store, v.store_key, v.content,
     v.embedding, v.metadata, v.model_id,
     CASE WHEN %(kind)s = 'overwritten' THEN v.created_at ELSE {created_at} END,
-    v.source, v.id, v.run_id, v.updated_at
+    -- A row of this very run is kept only if somebody has changed it: it is theirs then.
+    v.source, v.id, nullif(v.run_id, %(run_id)s), v.updated_at
 FROM vector_embeddings v
 LEFT JOIN load_runs r USING (run_id)
 WHERE v.store = %(store)s AND v.store_key = ANY (%(keys)s)

@@ -12,6 +12,7 @@ WITH rows_and_losers AS (
         s.store_key, s.model_id, s.content, s.metadata, s.created_at, s.embedding, {loser_digest}
     FROM superseded s
     WHERE s.run_id = %(run_id)s AND s.kind <> 'overwritten'
+        AND s.attempt = (SELECT attempt FROM load_runs WHERE run_id = %(run_id)s)
 ),
 found AS (
     SELECT *, row_number() OVER (PARTITION BY digest) AS copy FROM rows_and_losers

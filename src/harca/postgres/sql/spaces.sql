@@ -6,7 +6,9 @@ FROM (
     GROUP BY model_id, dims
     UNION ALL
     SELECT model_id, vector_dims(embedding), count(*)
-    FROM superseded WHERE run_id = %(run_id)s AND kind <> 'overwritten' GROUP BY 1, 2
+    FROM superseded WHERE run_id = %(run_id)s AND kind <> 'overwritten'
+        AND attempt = (SELECT attempt FROM load_runs WHERE run_id = %(run_id)s)
+    GROUP BY 1, 2
 ) counted
 GROUP BY model_id, dims
 ORDER BY model_id, dims

@@ -1,0 +1,280 @@
+"""Bring HARCA's two old tables into `vector_embeddings` while the application goes on."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from harca.errors import NothingToVerify, NotVerified, Refused, UsageError, counted
+from harca.postgres import indexes
+from harca.postgres.connect import Database, translated
+from harca.postgres.consolidation import Consolidation
+from harca.postgres.legacy import FORMAT, LegacyTable, find, kept_in
+from harca.postgres.rows import StoreRows
+from harca.postgres.target import begin_run, lock_store
+from harca.verify import LISTED, Check, Mismatch, Verification
+
+REVISION = "f06b2d81c9e7"  # the revision that consolidates
+UNKNOWN_MODEL = "unknown"
+
+_log = logging.getLogger("harca.consolidate")
+_LOCK = "the old tables"
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyOptions:
+    """What the operator decides.
+
+    Attributes:
+        model: Label of rows whose model nothing tells.
+        ignore: Leave the old tables alone.
+    """
+
+    model: str = UNKNOWN_MODEL
+    ignore: bool = False
+
+
+def options(settings: Any, context: Any) -> LegacyOptions:
+    """Return the options of ``-x``, the environment or ``alembic.ini``, in this order.
+
+    Args:
+        settings: Alembic's configuration.
+        context: Alembic's environment.
+
+    Raises:
+        UsageError: ``legacy`` is something else than ``consolidate`` or ``ignore``.
+    """
+    given = context.get_x_argument(as_dictionary=True)
+    section = settings.get_section(settings.config_ini_section) or {}
+    model = (
+        given.get("legacy_model")
+        or os.environ.get("HARCA_LEGACY_MODEL")
+        or section.get("legacy_model")
+        or UNKNOWN_MODEL
+    )
+    wanted = given.get("legacy") or os.environ.get("HARCA_LEGACY") or "consolidate"
+    if wanted not in ("consolidate", "ignore"):
+        raise UsageError(
+            f'legacy is "{wanted}", expected consolidate or ignore',
+            hint="It is given by -x legacy=… or HARCA_LEGACY.",
+        )
+    return LegacyOptions(model, wanted == "ignore")
+
+
+def check(conn: psycopg.Connection[Any]) -> list[LegacyTable]:
+    """Return the tables that can be consolidated.
+
+    Raises:
+        Refused: One is there that cannot, or that the role does not own.
+    """
+    tables, refusals = [], []
+    for table in find(conn):
+        if not table.is_ours or table.kind not in ("r", "p"):
+            _log.info("%s is left alone: it is not one of HARCA's tables", table.label)
+            continue
+        if not table.is_owned:
+            refusals.append(
+                f"{table.label} belongs to {table.owner}, and the role is not one of it"
+            )
+        refusals += [
+            f"{table.label}: {reason}" for reason in table.obstacles(conn.info.server_version)
+        ]
+        tables.append(table)
+    if tables and not refusals:
+        database = conn.execute(
+            "SELECT current_database(), has_database_privilege(current_database(), 'CREATE')"
+        ).fetchone()
+        assert database is not None
+        if not database[1]:
+            refusals.append(f"the role may not create a schema in database {database[0]}")
+    if refusals:
+        raise Refused(
+            f"the old tables cannot be consolidated: {'; '.join(refusals)}",
+            hint="Nothing was changed. Let the tables' owner, with CREATE on the database, run "
+            "it, or leave the tables as they are with -x legacy=ignore or HARCA_LEGACY=ignore.",
+        )
+    return tables
+
+
+def consolidate(
+    target: Database,
+    *,
+    revision: str,
+    given: LegacyOptions,
+    progress: Callable[[str], None] = lambda message: None,
+) -> list[str]:
+    """Bring the old tables over and put views in their place; return their names.
+
+    Run again after an interruption, it goes on where it was.
+
+    Raises:
+        Refused: See `check`.
+        StoreBusy: Another process is at it.
+        NotVerified: Rows differ although they were mended.
+    """
+
+    def say(message: str, *values: Any) -> None:
+        _log.info(message, *values)
+        progress(message % values)
+
+    with translated(), target.connect() as conn, target.connect() as locker:
+        lock_store(locker, _LOCK)
+        tables = check(conn)
+        if not tables:
+            return []
+        indexes.drop_before_first_load(conn)
+        steps = []
+        for table in tables:
+            for dependent in table.dependents:
+                _log.info("%s is used by %s, which goes on working", table.label, dependent)
+            step = _begin(conn, table, revision, given.model)
+            say("bringing over %s", step.store)
+            step.mirror()
+            step.copy(lambda rows, step=step: _log.debug("%s: %d rows", step.store, rows))  # type: ignore[misc]
+            steps.append(step)
+        indexes.build(conn, progress=progress)
+        for step in steps:
+            _prove(step)
+            step.swap()
+            _finish(step)
+            say("%s", _summary(step))
+        return [step.store for step in steps]
+
+
+def _begin(
+    conn: psycopg.Connection[Any], table: LegacyTable, revision: str, model: str
+) -> Consolidation:
+    with conn.transaction():
+        noted = {"table": table.label, "model": model, "dependents": list(table.dependents)}
+        run = begin_run(conn, table.label, store_format=FORMAT, revision=revision, options=noted)
+        conn.execute(
+            "INSERT INTO legacy_tables (schema_name, table_name, run_id, model_id) "
+            "VALUES (%s, %s, %s, %s) ON CONFLICT (schema_name, table_name) DO UPDATE "
+            "SET run_id = excluded.run_id, model_id = excluded.model_id",
+            [table.schema, table.name, run.run_id, model],
+        )
+    return Consolidation(conn, table, table.schema, run.run_id, run.attempt, model)
+
+
+def _prove(step: Consolidation) -> None:
+    left = step.repair()
+    if left:
+        shown = ", ".join(f"{key} ({difference})" for key, difference in left[:_SHOWN])
+        raise NotVerified(
+            f"{counted(len(left), 'row')} of {step.store} differ from the table's: {shown}",
+            hint="The old table is in its place still. Run the same command again.",
+        )
+
+
+def _finish(step: Consolidation) -> None:
+    rows = StoreRows(step.conn, step.store, step.run_id)
+    step.conn.execute(
+        "UPDATE load_runs r SET status = 'verified', fingerprint = %(fingerprint)s, "
+        "finished_at = clock_timestamp(), read = b.read, loaded = b.loaded, "
+        "unchanged = b.unchanged, rejected = b.rejected, notes = %(notes)s FROM ("
+        "SELECT coalesce(sum(read), 0) AS read, coalesce(sum(loaded), 0) AS loaded, "
+        "coalesce(sum(unchanged), 0) AS unchanged, coalesce(sum(rejected), 0) AS rejected "
+        "FROM load_batches WHERE run_id = %(run_id)s) b WHERE r.run_id = %(run_id)s",
+        {
+            "run_id": step.run_id,
+            "fingerprint": str(rows.fingerprint()),
+            "notes": Jsonb({"reasons": dict(_reasons(step))}),
+        },
+    )
+
+
+def _reasons(step: Consolidation) -> list[tuple[str, int]]:
+    return step.conn.execute(
+        "SELECT reason, count(*) FROM rejections WHERE run_id = %s GROUP BY reason ORDER BY reason",
+        [step.run_id],
+    ).fetchall()
+
+
+def _summary(step: Consolidation) -> str:
+    counts = step.counts()
+    text = (
+        f"{step.store}: {counted(counts['new'], 'row')} of {counts['old']:,} in "
+        f"vector_embeddings as {step.model_id}; a view stands for the table, kept in "
+        f"schema {step.kept}"
+    )
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in _reasons(step))
+    return f"{text}; see harca rejections list --run {step.run_id}: {reasons}" if reasons else text
+
+
+def restore(target: Database) -> list[str]:
+    """Put the old tables back as they were, with what was written meanwhile.
+
+    Raises:
+        Refused: The role is not the tables' owner.
+        TargetError: Something that was made since depends on the views.
+    """
+    with translated(), target.connect() as conn, target.connect() as locker:
+        lock_store(locker, _LOCK)
+        steps = list(_noted(conn))
+        foreign = [step for step in steps if not step.table.is_owned]
+        if foreign:
+            raise Refused(
+                f"{foreign[0].store} belongs to {foreign[0].table.owner}, and the role is not "
+                "one of it",
+                hint="Nothing was changed. Let the table's owner take it back.",
+            )
+        for step in steps:
+            step.restore()
+            _log.info("%s is back in its place", step.store)
+        if steps:
+            indexes.build(conn)
+        return [step.store for step in steps]
+
+
+def _noted(conn: psycopg.Connection[Any]) -> Iterator[Consolidation]:
+    """Yield what was begun or done, by the notes."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(
+            "SELECT l.*, r.attempt FROM legacy_tables l JOIN load_runs r USING (run_id) "
+            "ORDER BY schema_name, table_name"
+        )
+        notes = cursor.fetchall()
+    for note in notes:
+        where = note["kept_in"] or note["schema_name"]
+        table = next((one for one in kept_in(conn, where) if one.name == note["table_name"]), None)
+        if table is None:
+            raise Refused(
+                f"{where}.{note['table_name']} is gone, which stood behind "
+                f"{note['schema_name']}.{note['table_name']}",
+                hint="Nothing was changed. Restore the table from a backup first.",
+            )
+        yield Consolidation(
+            conn,
+            table,
+            note["schema_name"],
+            note["run_id"],
+            note["attempt"],
+            note["model_id"],
+            note["kept_in"],
+        )
+
+
+def verify(conn: psycopg.Connection[Any], store: str) -> Verification:
+    """Compare an old table, which lives on behind its view, with its rows.
+
+    Raises:
+        NothingToVerify: It was never brought over.
+    """
+    step = next((one for one in _noted(conn) if one.store == store), None)
+    if step is None:
+        raise NothingToVerify(f"{store} was never brought over, or is back in its place")
+    differences = step.differences()
+    outcome = Verification(store, mismatch_count=len(differences))
+    outcome.mismatches = [
+        Mismatch(key, difference, f"against {step.table.label}")
+        for key, difference in differences[:LISTED]
+    ]
+    outcome.checks.append(Check("rows that differ", 0, len(differences)))
+    outcome.fingerprint = str(StoreRows(conn, store, step.run_id).fingerprint())
+    return outcome

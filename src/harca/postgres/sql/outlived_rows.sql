@@ -1,0 +1,13 @@
+-- Fingerprint of rows of earlier runs that stay instead of a record of the latest one.
+WITH entries AS (
+    SELECT {row_digest} AS digest
+    FROM vector_embeddings v
+    LEFT JOIN load_runs r USING (run_id)
+    WHERE v.store = %(store)s AND {outlived}
+)
+SELECT
+    get_byte(digest, 0) AS bucket,
+    count(*) AS count,
+    sum(('x' || encode(substr(digest, 2, 8), 'hex'))::bit(64)::bigint) AS total
+FROM entries
+GROUP BY bucket
