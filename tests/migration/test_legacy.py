@@ -330,11 +330,11 @@ def test_a_writer_loses_nothing_and_meets_no_error(app, alembic, empty_database)
     legacy.create(app, EMBEDDINGS["jsonb and vector"], CODE_VECTORS["imported"])
     app.execute(
         "INSERT INTO embeddings (content, embedding_vector) SELECT 'old ' || n, "
-        "array_fill(n::real, ARRAY[1536])::vector FROM generate_series(1, 3000) n"
+        "array_fill(n::real, ARRAY[1536])::vector FROM generate_series(1, 900) n"
     )
     app.execute(
         "INSERT INTO code_vectors (content, embedding) SELECT 'old ' || n, "
-        "array_fill(n::real, ARRAY[8])::vector FROM generate_series(1, 3000) n"
+        "ARRAY[random(), random(), random()]::real[]::vector FROM generate_series(1, 3000) n"
     )
     alembic("upgrade", BEFORE)
     expected: dict[str, set[str]] = {"embeddings": set(), "code_vectors": set()}

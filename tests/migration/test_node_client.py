@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 APPLICATION = ROOT / "tests" / "node"
 BEFORE = "d2f84b6a17e5"
-ROWS = 2_000
+ROWS = 1_100
 
 
 @pytest.fixture(scope="session")

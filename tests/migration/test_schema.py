@@ -59,7 +59,7 @@ def test_each_environment_has_one_head():
 def test_head_equals_the_models(alembic):
     alembic("upgrade", "head")
 
-    assert "No new upgrade operations detected" in alembic("check").out
+    alembic("check")  # whose exit code tells
 
 
 def test_the_first_revision_is_the_plan_to_the_letter(alembic, empty_database):
@@ -235,7 +235,7 @@ def test_the_offline_script_has_the_same_tables(alembic, empty_database, run_ale
         conn.execute(script.out)
 
     assert "VECTOR(1536)" in script.out
-    assert "No new upgrade operations detected" in alembic("check").out
+    alembic("check")  # whose exit code tells
 
 
 def test_a_change_moves_updated_at_unless_it_sets_it(alembic, empty_database):
