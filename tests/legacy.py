@@ -1,9 +1,16 @@
-"""HARCA's old tables as its scripts and an import left them, in any schema."""
+"""HARCA's old tables as its scripts and an import left them, in any schema; what they hold."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from harca import embedded
+from harca.postgres.connect import Database, target_environment
 
 _EMBEDDINGS = """
 CREATE TABLE embeddings (
@@ -125,3 +132,47 @@ def insert_code(conn: psycopg.Connection[Any], content: str, vector: Any, **meta
         [content, json.dumps(vector), json.dumps(metadata)],
     ).fetchall()[0]
     return key
+
+
+def schema_dump(database: Database) -> list[str]:
+    """Return the schema, but for harca's own objects and what is random in it."""
+    dumped = subprocess.run(
+        [embedded.binary("pg_dump"), "--schema-only", "--exclude-table=*.vector_embeddings",
+         "--exclude-table=*.load_*", "--exclude-table=*.rejections", "--exclude-table=*.superseded",
+         "--exclude-table=*.alembic_version*"],
+        env={**os.environ, **target_environment(conninfo_to_dict(database.conninfo))},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return [line for line in dumped.splitlines() if line and not line.startswith(("\\", "--"))]
+
+
+def everything(conn: psycopg.Connection[Any], table: str) -> list[tuple[object, ...]]:
+    found = conn.execute(f"SELECT t::text FROM {table} t ORDER BY id, created_at")
+    return list(found)
+
+
+def mirrored(conn: psycopg.Connection[Any], store: str) -> dict[str, str]:
+    found = conn.execute(
+        "SELECT store_key, content FROM vector_embeddings WHERE store = %s", [store]
+    )
+    return dict(found.fetchall())
+
+
+def killed_at(database: Database, where: str) -> None:
+    """Run the upgrade in a process of its own, which dies where a statement has *where*."""
+    program = (
+        "import os, sys, psycopg\n"
+        "from harca import migrations\n"
+        "from harca.postgres import consolidation\n"
+        "from harca.postgres.connect import database\n"
+        f"name = {where!r}\n"
+        "def die(*_, **__): os._exit(9)\n"
+        "setattr(consolidation.Consolidation, name, die)\n"
+        "migrations.upgrade(database())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
+        check=False,
+    )
+    assert done.returncode == 9

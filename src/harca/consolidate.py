@@ -2,19 +2,22 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import errors as pg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from harca.errors import NothingToVerify, NotVerified, Refused, UsageError, counted
+from harca.options import check_label
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.consolidation import Consolidation
-from harca.postgres.legacy import FORMAT, LegacyTable, find, kept_in
+from harca.postgres.legacy import FORMAT, KEPT, LegacyTable, find, kept_in
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import begin_run, lock_store
 from harca.verify import LISTED, Check, Mismatch, Verification
@@ -25,6 +28,7 @@ UNKNOWN_MODEL = "unknown"
 _log = logging.getLogger("harca.consolidate")
 _LOCK = "the old tables"
 _SHOWN = 5
+_INDEX_PATIENCE = "60s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +44,24 @@ class LegacyOptions:
     ignore: bool = False
 
 
-def options(settings: Any, context: Any) -> LegacyOptions:
+def options(given: Mapping[str, str], ini_model: str | None = None) -> LegacyOptions:
     """Return the options of ``-x``, the environment or ``alembic.ini``, in this order.
-
-    Args:
-        settings: Alembic's configuration.
-        context: Alembic's environment.
 
     Raises:
         UsageError: ``legacy`` is something else than ``consolidate`` or ``ignore``.
     """
-    given = context.get_x_argument(as_dictionary=True)
-    section = settings.get_section(settings.config_ini_section) or {}
     model = (
         given.get("legacy_model")
         or os.environ.get("HARCA_LEGACY_MODEL")
-        or section.get("legacy_model")
+        or ini_model
         or UNKNOWN_MODEL
     )
+    check_label("legacy_model", model)
     wanted = given.get("legacy") or os.environ.get("HARCA_LEGACY") or "consolidate"
     if wanted not in ("consolidate", "ignore"):
         raise UsageError(
             f'legacy is "{wanted}", expected consolidate or ignore',
-            hint="It is given by -x legacy=… or HARCA_LEGACY.",
+            hint="It is given by -x legacy=... or HARCA_LEGACY.",
         )
     return LegacyOptions(model, wanted == "ignore")
 
@@ -91,8 +90,15 @@ def check(conn: psycopg.Connection[Any]) -> list[LegacyTable]:
             "SELECT current_database(), has_database_privilege(current_database(), 'CREATE')"
         ).fetchone()
         assert database is not None
+        kept = conn.execute(
+            "SELECT FROM pg_namespace WHERE nspname = %s AND NOT has_schema_privilege(oid, "
+            "'CREATE')",
+            [KEPT],
+        )
         if not database[1]:
             refusals.append(f"the role may not create a schema in database {database[0]}")
+        if kept.rowcount:
+            refusals.append(f"the role may not create tables in schema {KEPT}")
     if refusals:
         raise Refused(
             f"the old tables cannot be consolidated: {'; '.join(refusals)}",
@@ -123,12 +129,10 @@ def consolidate(
         _log.info(message, *values)
         progress(message % values)
 
-    with translated(), target.connect() as conn, target.connect() as locker:
-        lock_store(locker, _LOCK)
+    with translated(), _connected(target) as conn:
         tables = check(conn)
         if not tables:
             return []
-        indexes.drop_before_first_load(conn)
         steps = []
         for table in tables:
             for dependent in table.dependents:
@@ -138,7 +142,7 @@ def consolidate(
             step.mirror()
             step.copy(lambda rows, step=step: _log.debug("%s: %d rows", step.store, rows))  # type: ignore[misc]
             steps.append(step)
-        indexes.build(conn, progress=progress)
+        _build_indexes(conn, progress)
         for step in steps:
             _prove(step)
             step.swap()
@@ -152,11 +156,18 @@ def _begin(
 ) -> Consolidation:
     with conn.transaction():
         noted = {"table": table.label, "model": model, "dependents": list(table.dependents)}
+        known = conn.execute(
+            "SELECT model_id FROM legacy_tables WHERE schema_name = %s AND table_name = %s",
+            [table.schema, table.name],
+        ).fetchone()
+        if known is not None and known[0] != model:
+            _log.info("%s goes on with the label %s, as it began", table.label, known[0])
+            model = noted["model"] = known[0]
         run = begin_run(conn, table.label, store_format=FORMAT, revision=revision, options=noted)
         conn.execute(
             "INSERT INTO legacy_tables (schema_name, table_name, run_id, model_id) "
             "VALUES (%s, %s, %s, %s) ON CONFLICT (schema_name, table_name) DO UPDATE "
-            "SET run_id = excluded.run_id, model_id = excluded.model_id",
+            "SET run_id = excluded.run_id",
             [table.schema, table.name, run.run_id, model],
         )
     return Consolidation(conn, table, table.schema, run.run_id, run.attempt, model)
@@ -201,7 +212,7 @@ def _summary(step: Consolidation) -> str:
     text = (
         f"{step.store}: {counted(counts['new'], 'row')} of {counts['old']:,} in "
         f"vector_embeddings as {step.model_id}; a view stands for the table, kept in "
-        f"schema {step.kept}"
+        f"schema {step.kept} (locked for {1000 * step.locked_s:.0f} ms)"
     )
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in _reasons(step))
     return f"{text}; see harca rejections list --run {step.run_id}: {reasons}" if reasons else text
@@ -214,8 +225,7 @@ def restore(target: Database) -> list[str]:
         Refused: The role is not the tables' owner.
         TargetError: Something that was made since depends on the views.
     """
-    with translated(), target.connect() as conn, target.connect() as locker:
-        lock_store(locker, _LOCK)
+    with translated(), _connected(target) as conn:
         steps = list(_noted(conn))
         foreign = [step for step in steps if not step.table.is_owned]
         if foreign:
@@ -228,8 +238,57 @@ def restore(target: Database) -> list[str]:
             step.restore()
             _log.info("%s is back in its place", step.store)
         if steps:
-            indexes.build(conn)
+            _build_indexes(conn, lambda message: None)
         return [step.store for step in steps]
+
+
+def go_on(
+    target: Database, given: LegacyOptions, progress: Callable[[str], None] = lambda message: None
+) -> None:
+    """Finish what a killed process left between a table's two states, after its revision.
+
+    For the revision is stamped as long as a downgrade is not at its end.
+    """
+    with translated(), target.connect() as conn:
+        notes = conn.execute(
+            "SELECT kept_in IS NOT NULL, r.status FROM legacy_tables l JOIN load_runs r "
+            "USING (run_id)"
+        ).fetchall()
+        unfinished = [step for step in _noted(conn) if step.kept] if notes else []
+        for step in unfinished:
+            if (True, "loading") in notes:
+                _finish(step)
+    if any(not is_kept for is_kept, _ in notes):
+        consolidate(target, revision=REVISION, given=given, progress=progress)
+
+
+@contextmanager
+def _connected(target: Database) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection that works through the tables, alone, however long it takes."""
+    with target.connect() as conn, target.connect() as locker:
+        lock_store(locker, _LOCK)
+        conn.execute("SET statement_timeout = 0")
+        # Rather an error than rows that a policy hides.
+        conn.execute("SET row_security = off")
+        yield conn
+
+
+def _build_indexes(conn: psycopg.Connection[Any], progress: Callable[[str], None]) -> None:
+    """Build them unless an old transaction, for which a build waits, does not end."""
+    try:
+        indexes.build(conn, progress=progress, patience=_INDEX_PATIENCE)
+    except pg.LockNotAvailable:
+        oldest = conn.execute(
+            "SELECT pid, application_name FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
+            "AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1"
+        ).fetchone()
+        who = f" (server process {oldest[0]}, {oldest[1] or 'unnamed'})" if oldest else ""
+        _log.warning(
+            "indexes are not built: another session's old transaction is open%s; searches are "
+            "exact until the next harca migrate, which builds them",
+            who,
+        )
+    conn.execute("SET statement_timeout = 0")  # which the build has reset
 
 
 def _noted(conn: psycopg.Connection[Any]) -> Iterator[Consolidation]:

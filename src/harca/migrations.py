@@ -19,6 +19,8 @@ from harca.postgres.connect import Database, database, target_error, translated
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from harca.consolidate import LegacyOptions
+
 LEDGER = "5e7b20c3d4f6"  # the revision that makes it
 
 # DDL that waits for a lock makes everybody behind it wait too; better to give up soon.
@@ -66,6 +68,12 @@ def upgrade(
             alembic.command.upgrade(made, "head")
         except alembic.util.CommandError as exc:
             raise HarcaError(f"alembic: {exc}") from exc
+    elif environment is SCHEMA:
+        from harca import consolidate
+
+        given = consolidate.options({})
+        if not given.ignore:
+            _go_on(target, given)
     return before, current(target, environment)
 
 
@@ -149,9 +157,13 @@ def run(context: Any, **options: Any) -> None:
             connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
             connection.commit()
             context.configure(connection=connection, **options)
-            _refuse_early(context, target)
+            consolidates = _consolidates(context)
+            if consolidates:
+                _refuse_early(target)
             with context.begin_transaction():
                 context.run_migrations()
+        if consolidates:
+            _go_on(target, legacy_options(context))
     except (HarcaError, sqlalchemy.exc.DBAPIError) as exc:
         ours = _in_our_words(exc)
         if settings.cmd_opts is None:  # run by harca, which prints it itself
@@ -161,22 +173,44 @@ def run(context: Any, **options: Any) -> None:
         ) from exc
 
 
-def _refuse_early(context: Any, target: Database) -> None:
-    """Refuse what a later revision of this upgrade would refuse, before the first one runs."""
+def legacy_options(context: Any) -> "LegacyOptions":
+    """Return what the operator says about HARCA's old tables, in an Alembic environment."""
     from harca import consolidate
 
     settings: Config = context.config
+    section = settings.get_section(settings.config_ini_section) or {}
+    return consolidate.options(
+        context.get_x_argument(as_dictionary=True), section.get("legacy_model")
+    )
+
+
+def _consolidates(context: Any) -> bool:
+    """Say whether the command leads to the revision that consolidates, or beyond."""
+    from harca import consolidate
+
     try:
         wanted = context.get_revision_argument()
     except (KeyError, alembic.util.CommandError):
-        return  # a command that is about no revision
+        return False  # a command that is about no revision
     if not isinstance(wanted, str) or not wanted.isalnum():
-        return  # nothing, or relative to where the database is
-    if consolidate.options(settings, context).ignore:
-        return
-    script = ScriptDirectory.from_config(settings)
-    coming = {step.revision for step in script.iterate_revisions(wanted, "base")}
-    if consolidate.REVISION in coming and not is_applied(target, consolidate.REVISION):
+        return False  # nothing, or relative to where the database is
+    script = ScriptDirectory.from_config(context.config)
+    steps = {step.revision for step in script.iterate_revisions(wanted, "base")}
+    return consolidate.REVISION in steps and not legacy_options(context).ignore
+
+
+def _go_on(target: Database, given: "LegacyOptions") -> None:
+    from harca import consolidate
+
+    if is_applied(target, consolidate.REVISION):
+        consolidate.go_on(target, given)
+
+
+def _refuse_early(target: Database) -> None:
+    """Refuse what a later revision of this upgrade would refuse, before the first one runs."""
+    from harca import consolidate
+
+    if not is_applied(target, consolidate.REVISION):
         with translated(), target.connect() as conn:
             consolidate.check(conn)
 

@@ -4,8 +4,10 @@ A downgrade must not lose rows. What the older schema cannot hold is kept in the
 `ASIDE`, and the next upgrade brings it back; the schema is dropped when it is empty.
 """
 
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -233,10 +235,10 @@ def consolidate_tables(op: Any, *, revision: str) -> None:
     Raises:
         Refused: A table belongs to another role, or cannot be kept aside.
     """
-    from harca import consolidate
+    from harca import consolidate, migrations
 
     settings = context.config
-    given = consolidate.options(settings, context)
+    given = migrations.legacy_options(context)
     if given.ignore:
         return
     with op.get_context().autocommit_block():
@@ -261,8 +263,11 @@ def _aside(op: Any) -> str:
     here = "public"
     if not context.is_offline_mode():
         here = op.get_bind().scalar(text("SELECT current_schema()")) or here
-    name = ASIDE if here == "public" else f"{ASIDE}_{here}"[:_LONGEST_NAME]
-    return name if name.isidentifier() and name.islower() else '"' + name.replace('"', '""') + '"'
+    if here == "public":
+        return ASIDE
+    if not re.fullmatch("[a-z_][a-z0-9_]*", here):  # anything else would have to be quoted
+        here = hashlib.sha256(here.encode()).hexdigest()[:16]
+    return f"{ASIDE}_{here}"[:_LONGEST_NAME]
 
 
 def _literal(value: str) -> str:

@@ -1,74 +1,31 @@
 """HARCA's old tables come over, go on working, and go back, in every shape."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
-from uuid import uuid4
 
-import alembic.command as alembic_command
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
-from harca import embedded, migrations
-from harca.postgres.connect import Database, target_environment
+from harca import migrations
 from harca.postgres.connect import database as resolve_database
 from tests import legacy
 from tests.conftest import SHARED
-from tests.legacy import CODE_VECTORS, EMBEDDINGS, insert_code, insert_embedding, unit
+from tests.legacy import (
+    CODE_VECTORS,
+    EMBEDDINGS,
+    everything,
+    insert_code,
+    insert_embedding,
+    killed_at,
+    mirrored,
+    schema_dump,
+    unit,
+)
 
 BEFORE = "d2f84b6a17e5"
 REAL_ROWS = SHARED / "harca" / "other" / "temp" / "data_20250318_130857.json"
-
-
-@pytest.fixture
-def alembic(empty_database, monkeypatch, caplog):
-    """Run alembic's commands on the test's database in this process; return what was logged."""
-
-    def run(command: str, revision: str, *, database: Database = empty_database, **env: str) -> str:
-        caplog.clear()
-        with monkeypatch.context() as patch, caplog.at_level("INFO", logger="harca"):
-            for name, value in env.items():
-                patch.setenv(name, value)
-            settings = migrations.config(migrations.SCHEMA, database)
-            getattr(alembic_command, command)(settings, revision)
-        return str(caplog.text)
-
-    return run
-
-
-@pytest.fixture
-def app(empty_database):
-    """The application's connection: its tables are in schema public unless a test says so."""
-    with psycopg.connect(empty_database.conninfo, autocommit=True) as conn:
-        yield conn
-
-
-def schema_dump(database: Database) -> list[str]:
-    """Return the schema, but for harca's own objects and what is random in it."""
-    dumped = subprocess.run(
-        [embedded.binary("pg_dump"), "--schema-only", "--exclude-table=*.vector_embeddings",
-         "--exclude-table=*.load_*", "--exclude-table=*.rejections", "--exclude-table=*.superseded",
-         "--exclude-table=*.alembic_version*"],
-        env={**os.environ, **target_environment(conninfo_to_dict(database.conninfo))},
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    return [line for line in dumped.splitlines() if line and not line.startswith(("\\", "--"))]
-
-
-def everything(conn, table: str) -> list[tuple[object, ...]]:
-    found = conn.execute(f"SELECT t::text FROM {table} t ORDER BY id, created_at")
-    return list(found)
-
-
-def mirrored(conn, store: str) -> dict[str, str]:
-    found = conn.execute(
-        "SELECT store_key, content FROM vector_embeddings WHERE store = %s", [store]
-    )
-    return dict(found.fetchall())
 
 
 SHAPES = [
@@ -394,26 +351,6 @@ def test_a_writer_loses_nothing_and_meets_no_error(app, alembic, empty_database)
         assert len(mirrored(app, f"public.{name}")) == len(there)
 
 
-def killed_at(database: Database, where: str) -> None:
-    """Run the upgrade in a process of its own, which dies where a statement has *where*."""
-    program = (
-        "import os, sys, psycopg\n"
-        "from harca import migrations\n"
-        "from harca.postgres import consolidation\n"
-        "from harca.postgres.connect import database\n"
-        f"name = {where!r}\n"
-        "def die(*_, **__): os._exit(9)\n"
-        "setattr(consolidation.Consolidation, name, die)\n"
-        "migrations.upgrade(database())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
-        check=False,
-    )
-    assert done.returncode == 9
-
-
 @pytest.mark.parametrize("where", ["copy", "_mend", "repair", "_create_back", "counts"])
 @pytest.mark.parametrize("after", ["upgrade", "downgrade"])
 def test_an_interruption_leaves_the_application_working(where, after, app, alembic, empty_database):
@@ -439,19 +376,6 @@ def test_an_interruption_leaves_the_application_working(where, after, app, alemb
         assert len(mirrored(app, f"public.{name}")) == (6 if after == "upgrade" else 0)
     alembic("downgrade", BEFORE)
     assert schema_dump(empty_database) == dump
-
-
-@pytest.fixture
-def role(app):
-    """A role that may log in and create, and owns nothing."""
-    name = f"someone_{uuid4().hex[:8]}"
-    database = app.info.dbname
-    app.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
-    app.execute(f"GRANT CREATE ON DATABASE {database} TO {name}")
-    app.execute(f"GRANT ALL ON SCHEMA public TO {name}")
-    yield name
-    app.execute(f"DROP OWNED BY {name} CASCADE")
-    app.execute(f"DROP ROLE {name}")
 
 
 def test_another_role_than_the_owner_is_refused_before_anything(

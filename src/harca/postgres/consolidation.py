@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -21,15 +22,17 @@ from harca.postgres import grants, legacy_search
 from harca.postgres.digest import composed
 from harca.postgres.legacy import KEPT, LegacyTable, find, kept_in
 from harca.postgres.legacy_search import SearchFunction
-from harca.postgres.retry import LOCK_TIMEOUT, retried
+from harca.postgres.retry import give_way_early, retried
 
 BATCH_ROWS = 500
 
 _FIRST_BLOCKS = 8
-_MOST_BLOCKS = 4_096
+_MOST_BLOCKS = 64  # 4,000 rows at the very most, where all before were deleted
 _DELETED_AT_ONCE = 2_000
-_MIRROR = sql.Identifier("harca_mirror")
-_MIRROR_TRUNCATE = sql.Identifier("harca_mirror_truncate")
+# Triggers fire in the order of their names: one of the application's that changes the row
+# again must come later, or its change would be overwritten by what was before it.
+_MIRROR = sql.Identifier("!harca_mirror")
+_MIRROR_TRUNCATE = sql.Identifier("!harca_mirror_truncate")
 
 Progress = Callable[[int], None]
 
@@ -41,6 +44,7 @@ class Consolidation:
     Attributes:
         schema: Where the table was found, and where its view is.
         kept: Schema that it is kept in; None before the swap.
+        locked_s: How long the swap kept everybody else from the table, in seconds.
     """
 
     conn: psycopg.Connection[Any]
@@ -50,6 +54,7 @@ class Consolidation:
     attempt: int
     model_id: str
     kept: str | None = None
+    locked_s: float = 0.0
     home: str = field(init=False)
     vectors: str = field(init=False)
 
@@ -118,7 +123,9 @@ class Consolidation:
     def _replace_mirror(self) -> None:
         function = self._function("mirror")
         another: sql.Composable = sql.SQL("")
+        one_at_a_time: sql.Composable = sql.SQL("")
         if not self.table.has_key:
+            one_at_a_time = composed("legacy_one_at_a_time", store=sql.Literal(self.store))
             another = composed(
                 "legacy_another", table=self.table.identifier, upsert=self._upsert("other")
             )
@@ -130,6 +137,7 @@ class Consolidation:
                 vectors=sql.Identifier(self.vectors),
                 store=sql.Literal(self.store),
                 another=another,
+                one_at_a_time=one_at_a_time,
                 upsert=self._upsert("NEW"),
             )
         )
@@ -138,7 +146,8 @@ class Consolidation:
 
     def _upsert(self, row: str) -> sql.Composed:
         parts = self.table.reading(row)
-        touched = "excluded.updated_at" if "updated_at" in self.table.types else "now()"
+        has_date = "updated_at" in self.table.types
+        touched = "excluded.updated_at" if has_date else "now()"
         return composed(
             "legacy_upsert",
             row=sql.SQL(row),
@@ -146,6 +155,8 @@ class Consolidation:
             run_id=sql.Literal(self.run_id),
             store=sql.Literal(self.store),
             touched=sql.SQL(touched),
+            old_updated_at=sql.SQL("v.updated_at" if has_date else "NULL"),
+            new_updated_at=sql.SQL("excluded.updated_at" if has_date else "NULL"),
             **{name: part for name, part in parts.items() if name != "differs"},
         )
 
@@ -179,7 +190,7 @@ class Consolidation:
         )
 
     def _patience(self) -> None:
-        self.conn.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        give_way_early(self.conn)
 
     def _note(self, **values: Any) -> None:
         self.conn.execute(
@@ -255,18 +266,18 @@ class Consolidation:
             ).format(self.table.identifier)
         parts = self.table.reading("t")
         statement = composed(
-            "legacy_copy", table=self.table.identifier, which=which, repeated=repeated, **parts
+            "legacy_copy",
+            table=self.table.identifier,
+            which=which,
+            repeated=repeated,
+            run_id=sql.Literal(self.run_id),
+            attempt=sql.Literal(self.attempt),
+            store=sql.Literal(self.store),
+            model_id=sql.Literal(self.model_id),
+            **parts,
         )
         with self.conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(
-                statement,
-                {
-                    "run_id": self.run_id,
-                    "attempt": self.attempt,
-                    "store": self.store,
-                    "model_id": self.model_id,
-                },
-            )
+            cursor.execute(statement)
             row = cursor.fetchone()
         assert row is not None
         return row
@@ -289,9 +300,10 @@ class Consolidation:
         statement = composed(
             "legacy_differences",
             table=self.table.identifier,
+            store=sql.Literal(self.store),
             **{name: part for name, part in parts.items() if name not in ("differs", "updated_at")},
         )
-        return self.conn.execute(statement, {"store": self.store}).fetchall()
+        return self.conn.execute(statement).fetchall()
 
     def repair(self) -> list[tuple[str, str]]:
         """Mend what differs, from the old table; return what differs still.
@@ -320,9 +332,8 @@ class Consolidation:
         row = self.conn.execute(
             sql.SQL(
                 "SELECT (SELECT count(*) FROM {}), "
-                "(SELECT count(*) FROM vector_embeddings WHERE store = %s)"
-            ).format(self.table.identifier),
-            [self.store],
+                "(SELECT count(*) FROM vector_embeddings WHERE store = {})"
+            ).format(self.table.identifier, sql.Literal(self.store))
         ).fetchone()
         assert row is not None
         return {"old": row[0], "new": row[1]}
@@ -341,6 +352,7 @@ class Consolidation:
             self.conn.execute(
                 sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(self.table.identifier)
             )
+            began = monotonic()
             exists = self.conn.execute("SELECT to_regnamespace(quote_ident(%s))", [kept])
             made_schema = exists.fetchone() == (None,)
             if made_schema:
@@ -376,7 +388,7 @@ class Consolidation:
             except BaseException:
                 self.table = before
                 raise
-        self.kept = kept
+        self.kept, self.locked_s = kept, monotonic() - began
 
     def _free_schema(self) -> str:
         for name in (KEPT, f"{KEPT}_{self.schema}"):
@@ -450,6 +462,11 @@ class Consolidation:
                     column=sql.Identifier(name), same=same
                 )
             )
+        one_of_them: sql.Composable = sql.SQL("")
+        if not self.table.has_key:
+            one_of_them = sql.SQL(
+                " AND t.ctid = (SELECT max(o.ctid) FROM {} o WHERE o.id = OLD.store_key::uuid)"
+            ).format(self.table.identifier)
         function = self._function("back")
         self.conn.execute(
             composed(
@@ -462,6 +479,7 @@ class Consolidation:
                 content=parts["content"],
                 embedding=parts["embedding"],
                 metadata=parts["metadata"],
+                one_of_them=one_of_them,
             )
         )
         self.conn.execute(sql.SQL("REVOKE ALL ON FUNCTION {}() FROM PUBLIC").format(function))
@@ -492,7 +510,13 @@ class Consolidation:
         )
         # Who may read the table may search it; nobody else.
         grants.revoke_all(self.conn, rows)
-        for reader in (self.table.owner, *grants.readers(self.conn, self.table.identifier)):
+        searched = [
+            name
+            for name in ("id", "content", "metadata", "embedding_vector", "embedding")
+            if self.table.types.get(name, "jsonb") != "jsonb" or name == "metadata"
+        ]
+        readers = grants.readers(self.conn, self.table.identifier, searched)
+        for reader in (self.table.owner, *readers):
             for right, what in (
                 ("SELECT ON", rows),
                 ("USAGE ON SCHEMA", sql.Identifier(self.table.schema)),
@@ -532,8 +556,6 @@ class Consolidation:
                 self.conn.execute(
                     sql.SQL("DROP FUNCTION IF EXISTS {}()").format(self._function(what))
                 )
-            for definition in details.get("functions", {}).values():
-                self.conn.execute(definition)
             self.conn.execute(
                 sql.SQL("DROP INDEX IF EXISTS {}").format(
                     sql.Identifier(self.table.schema, self._name("ids"))
@@ -551,6 +573,9 @@ class Consolidation:
                         self.table.identifier, sql.Identifier(self.schema)
                     )
                 )
+                # Not before: with the view in place, a body in SQL would depend on it.
+                for definition in details.get("functions", {}).values():
+                    self.conn.execute(definition)
                 if details.get("made_schema"):
                     self._leave_schema(self.kept)
             self.conn.execute(

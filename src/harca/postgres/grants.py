@@ -1,5 +1,6 @@
 """Rights on a table, read and given to another relation."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -43,13 +44,16 @@ def revoke_all(conn: psycopg.Connection[Any], view: sql.Identifier) -> None:
         conn.execute(sql.SQL("REVOKE ALL ON {} FROM {}").format(view, role(grantee)))
 
 
-def readers(conn: psycopg.Connection[Any], table: sql.Identifier) -> set[str | None]:
-    """Return who may read the whole of *table*, beside its owner."""
-    return {
-        grantee
-        for grantee, privilege, _, column in _grants(conn, table)
-        if privilege == "SELECT" and column is None
-    }
+def readers(
+    conn: psycopg.Connection[Any], table: sql.Identifier, columns: Iterable[str]
+) -> set[str | None]:
+    """Return who may read all of *columns* of *table*, beside its owner."""
+    seen: dict[str | None, set[str | None]] = {}
+    for grantee, privilege, _, column in _grants(conn, table):
+        if privilege == "SELECT":
+            seen.setdefault(grantee, set()).add(column)
+    wanted = set(columns)
+    return {grantee for grantee, read in seen.items() if None in read or wanted <= read}
 
 
 def _grants(

@@ -129,21 +129,32 @@ def existing(conn: psycopg.Connection[Any]) -> dict[str, bool]:
 
 
 def build(
-    conn: psycopg.Connection[Any], *, progress: Callable[[str], None] = lambda message: None
+    conn: psycopg.Connection[Any],
+    *,
+    progress: Callable[[str], None] = lambda message: None,
+    patience: str = "0",
 ) -> list[str]:
     """Make the indexes that the spaces deserve, drop others, refresh statistics.
 
     Readers and writers go on meanwhile. Returns the names of the indexes built. An
     INVALID index, as an interrupted build leaves it, is dropped and built again. Needs a
     connection in autocommit mode.
+
+    Args:
+        patience: How long a build waits for older snapshots (``lock_timeout``); 0: for ever.
+
+    Raises:
+        psycopg.errors.LockNotAvailable: Longer than that.
     """
     can = capabilities(conn)
     deserved = {
-        index.name: index for space in spaces(conn) if (index := index_for(space, can)) is not None
+        index.name: index
+        for space in spaces(conn)
+        if (index := index_for(space, can)) is not None and not _could_refuse(conn, index)
     }
     there = existing(conn)
     built = []
-    with _patient(conn):
+    with _patient(conn, patience):
         for name, valid in there.items():
             if name != PLAN_INDEX and (not valid or name not in deserved):
                 _drop(conn, name)
@@ -161,6 +172,22 @@ def build(
     # Autovacuum would come to it later; the planner needs it for the first search.
     conn.execute("ANALYZE vector_embeddings")
     return built
+
+
+def _could_refuse(conn: psycopg.Connection[Any], index: SpaceIndex) -> bool:
+    """Say whether an index could make the old application's writes fail.
+
+    One in half precision refuses components beyond 65,504, and rows of the old tables come
+    without being asked.
+    """
+    if index.type != "halfvec":
+        return False
+    found = conn.execute(
+        "SELECT FROM vector_embeddings v JOIN load_runs r USING (run_id) "
+        "WHERE v.model_id = %s AND v.dims = %s AND r.format = 'postgresql-table' LIMIT 1",
+        [index.space.model_id, index.space.dims],
+    )
+    return bool(found.rowcount)
 
 
 def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
@@ -195,6 +222,8 @@ def _plan_index(
     ).fetchone()
     assert found is not None
     lists = ivfflat_lists(found[0])
+    if there.get(PLAN_INDEX) and not found[0]:
+        return []  # as the schema made it
     if there.get(PLAN_INDEX) and _built_for(conn) == (lists, found[0]):
         return []
     if found[0]:
@@ -296,10 +325,10 @@ def _drop(conn: psycopg.Connection[Any], name: str) -> None:
 
 
 @contextmanager
-def _patient(conn: psycopg.Connection[Any]) -> "Iterator[None]":
+def _patient(conn: psycopg.Connection[Any], patience: str = "0") -> "Iterator[None]":
     # A concurrent build waits for older snapshots. A timeout would end it and leave an
     # INVALID index; concurrent commands make nobody wait, so they can be patient.
-    conn.execute("SET lock_timeout = 0")
+    conn.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(patience)))
     conn.execute("SET statement_timeout = 0")
     try:
         yield

@@ -18,7 +18,7 @@ NAMES = ("embeddings", "code_vectors")
 KEPT = "legacy"
 
 _KEPT_LIKE = r"legacy(_.*)?"
-_JSON = ("json", "jsonb")
+_JSON = ("jsonb",)  # json can hold what jsonb cannot, and no script of HARCA's has it
 _TIMES = ("timestamptz", "timestamp")
 _SECURITY_INVOKER = 150000
 _MOST_DIMS = 16_000  # VECTOR_MAX_DIM, pgvector src/vector.h
@@ -41,6 +41,7 @@ class LegacyTable:
     owner: str
     is_owned: bool
     can_create: bool
+    hides_rows: bool
     row_security: bool
     inherits: bool
     has_rules: bool
@@ -90,7 +91,11 @@ class LegacyTable:
         if self.row_security and server_version < _SECURITY_INVOKER:
             found.append("it has row level security, which views respect from PostgreSQL 15 on")
         if not self.can_create:
-            found.append(f"the role may not create a view in schema {self.schema}")
+            found.append(
+                f"the role, or the table's owner, may not create a view in schema {self.schema}"
+            )
+        if self.hides_rows:
+            found.append("its policies hide rows from the role, by FORCE ROW LEVEL SECURITY")
         return found
 
     def reading(self, row: str) -> dict[str, sql.Composable]:

@@ -93,7 +93,6 @@ class SearchFunction:
         if can.iterative_scan:
             settings.append("SET hnsw.iterative_scan = strict_order")
         quoted = rows.as_string(conn).replace("'", "''").replace("%", "%%")
-        kind = "CASE WHEN dims > 2000 THEN 'halfvec' ELSE 'vector' END"
         return composed(
             "legacy_search",
             what=sql.SQL(answer.what),
@@ -103,7 +102,6 @@ class SearchFunction:
             settings=sql.SQL(" ".join(settings)),
             vectors=sql.Identifier(vectors),
             wanted=sql.SQL(answer.wanted),
-            kind=sql.SQL(kind if can.halfvec else "'vector'"),
             rows=sql.SQL(quoted),
             filter=sql.SQL(answer.filter),
             passed=sql.SQL(answer.passed),

@@ -21,8 +21,8 @@ loaded AS (
         store_key, run_id
     )
     SELECT
-        content, embedding, metadata, %(model_id)s, created_at, updated_at, %(store)s,
-        %(store)s, key, %(run_id)s
+        content, embedding, metadata, {model_id}, created_at, updated_at, {store},
+        {store}, key, {run_id}
     FROM judged WHERE reason IS NULL
     ON CONFLICT (store, store_key) DO NOTHING
     RETURNING 1
@@ -30,12 +30,12 @@ loaded AS (
 rejected AS (
     INSERT INTO rejections (run_id, attempt, origin, reason, detail, payload)
     SELECT
-        %(run_id)s, %(attempt)s, %(store)s || '/' || key, reason,
+        {run_id}, {attempt}, {store} || '/' || key, reason,
         'the row stays in the kept table', payload
     FROM judged WHERE reason IS NOT NULL
     UNION ALL
     SELECT
-        %(run_id)s, %(attempt)s, %(store)s || '/' || key, 'jsonb-differs',
+        {run_id}, {attempt}, {store} || '/' || key, 'jsonb-differs',
         'the row is loaded with its vector; its jsonb says otherwise', payload
     FROM judged WHERE reason IS NULL AND differs
     RETURNING reason

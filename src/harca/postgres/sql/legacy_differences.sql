@@ -30,7 +30,7 @@ FULL JOIN (
         sha256(vector_send(embedding)) AS embedding,
         sha256(convert_to(metadata::text, 'UTF8')) AS metadata,
         created_at
-    FROM vector_embeddings WHERE store = %(store)s
+    FROM vector_embeddings WHERE store = {store}
 ) v ON v.key = o.key
 GROUP BY 1
 HAVING bool_and(

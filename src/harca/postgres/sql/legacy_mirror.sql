@@ -10,6 +10,7 @@ BEGIN
         RETURN NULL;
     END IF;
     IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.id <> NEW.id THEN
+        {one_at_a_time}
         DELETE FROM vector_embeddings WHERE store = {store} AND store_key = OLD.id::text;
         {another}
     END IF;

@@ -8,15 +8,17 @@ DECLARE
     query CONSTANT vector := $1;
     wanted CONSTANT bigint := {wanted};
     dims CONSTANT integer := vector_dims($1);
-    kind CONSTANT text := {kind};
     nearest integer[];
 BEGIN
+    IF query IS NULL THEN
+        RETURN;
+    END IF;
     -- As the space's index has it: model and type are written out, not passed.
     EXECUTE format(
         'SELECT array_agg(row_id) FROM (SELECT s.row_id FROM {rows} s '
         'WHERE s.model_id = %L AND s.dims = %s{filter} '
-        'ORDER BY s.embedding::%s(%s) <=> $1::%s(%s) LIMIT $2) n',
-        {model_id}, dims, kind, dims, kind, dims
+        'ORDER BY s.embedding::vector(%s) <=> $1::vector(%s) LIMIT $2) n',
+        {model_id}, dims, dims, dims
     ) INTO nearest USING query, wanted{passed};
     IF wanted IS NULL OR coalesce(cardinality(nearest), 0) < wanted THEN
         -- An index scan gives up in the end, and knows no zero vectors.

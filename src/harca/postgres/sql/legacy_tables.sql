@@ -5,14 +5,16 @@ SELECT
     c.relkind::text AS kind,
     pg_get_userbyid(c.relowner) AS owner,
     pg_has_role(c.relowner, 'USAGE') AS is_owned,
-    has_schema_privilege(n.oid, 'CREATE') AS can_create,
+    has_schema_privilege(n.oid, 'CREATE')
+        AND (me.rolsuper OR has_schema_privilege(c.relowner, n.oid, 'CREATE')) AS can_create,
+    c.relforcerowsecurity AND NOT (me.rolsuper OR me.rolbypassrls) AS hides_rows,
     c.relrowsecurity AS row_security,
     c.relispartition
         OR EXISTS (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)) AS inherits,
     EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND c.relkind = 'r') AS has_rules,
     EXISTS (
         SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
-        WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+        WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL
             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND a.attname = 'id'
     ) AS has_key,
     ARRAY(
@@ -43,7 +45,7 @@ SELECT
         SELECT 'policy ' || polname FROM pg_policy WHERE polrelid = c.oid
         UNION
         SELECT 'trigger ' || tgname FROM pg_trigger
-        WHERE tgrelid = c.oid AND NOT tgisinternal AND tgname !~ '^harca_'
+        WHERE tgrelid = c.oid AND NOT tgisinternal AND tgname !~ '^!harca_'
         UNION
         SELECT 'function ' || p.oid::regprocedure
         FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
@@ -57,6 +59,7 @@ SELECT
         ORDER BY 1
     ) AS dependents
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_roles me ON me.rolname = current_user
 WHERE c.relname IN ('embeddings', 'code_vectors')
     AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
     AND n.nspname = ANY (%(schemas)s)

@@ -12,10 +12,11 @@ IF ({reason}) IS NULL THEN
                 metadata = excluded.metadata, created_at = excluded.created_at,
                 updated_at = {touched}
             WHERE (
-                v.content, vector_send(v.embedding), v.metadata::text, v.created_at
+                v.content, vector_send(v.embedding), v.metadata::text, v.created_at,
+                {old_updated_at}
             ) IS DISTINCT FROM (
                 excluded.content, vector_send(excluded.embedding), excluded.metadata::text,
-                excluded.created_at
+                excluded.created_at, {new_updated_at}
             );
         ELSE
             DELETE FROM vector_embeddings WHERE store = {store} AND store_key = {row}.id::text;
