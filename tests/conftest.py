@@ -266,6 +266,8 @@ def run_alembic(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
                 code = ended.code
             finally:
                 root.level, root.handlers[:] = before
+                for name in ("alembic", "harca"):  # what alembic.ini has set
+                    logging.getLogger(name).setLevel(logging.NOTSET)
         assert code is None or isinstance(code, int)
         return Ran((code or 0) & 255, *capsys.readouterr())
 
