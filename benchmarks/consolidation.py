@@ -87,12 +87,14 @@ class Writer(threading.Thread):
 
     def between(self, start: float, end: float) -> dict[str, Any]:
         """Return how long writes took that began in a time, in ms."""
-        times = [1000 * took for began, took in self.taken if start <= began < end]
+        found = [(took, began) for began, took in self.taken if start <= began < end]
+        times = [1000 * took for took, _ in found]
         return {
             "writes": len(times),
             "median ms": round(median(times), 2),
             "p99 ms": round(quantiles(times, n=100)[-1], 1),
             "longest ms": round(max(times), 1),
+            "after s": round(max(found)[1] - start, 1),
         }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -80,7 +81,56 @@ def _empty_table(folder: Path) -> Path:
     return path
 
 
+def _llamaindex(folder: Path, entries: Sequence[Entry], *, legacy: bool = False) -> Path:
+    store = folder / "storage"
+    store.mkdir()
+    ids = [f"node {number} {text[:99]}" for number, (text, _) in enumerate(entries)]
+    vectors = {
+        "embedding_dict": {key: vector for key, (_, vector) in zip(ids, entries, strict=True)},
+        "text_id_to_ref_doc_id": dict.fromkeys(ids, "document"),
+    }
+    nodes = {
+        key: {"__data__": {"id_": key, "text": text, "metadata": {"n": 1}}, "__type__": "1"}
+        for key, (text, _) in zip(ids, entries, strict=True)
+    }
+    name = "vector_store.json" if legacy else "default__vector_store.json"
+    (store / name).write_text(json.dumps(vectors))
+    (store / "docstore.json").write_text(json.dumps({"docstore/data": nodes}))
+    return store
+
+
+def _llamaindex_typescript(folder: Path, entries: Sequence[Entry]) -> Path:
+    store = folder / "storage"
+    store.mkdir()
+    ids = [f"node {number} {text[:99]}" for number, (text, _) in enumerate(entries)]
+    vectors = {
+        "embeddingDict": {key: vector for key, (_, vector) in zip(ids, entries, strict=True)},
+        "textIdToRefDocId": dict.fromkeys(ids, "document"),
+    }
+    nodes = {
+        key: {"__data__": json.dumps({"id_": key, "text": text, "metadata": {}})}
+        for key, (text, _) in zip(ids, entries, strict=True)
+    }
+    (store / "vector_store.json").write_text(json.dumps(vectors))
+    (store / "doc_store.json").write_text(json.dumps({"docstore/data": nodes}))
+    return store
+
+
+def _llamaindex_without_vectors(folder: Path) -> Path:
+    store = folder / "storage"
+    store.mkdir()
+    (store / "image__vector_store.json").write_text('{"embedding_dict": {}}')
+    return store
+
+
 CASES = {
+    "LlamaIndex": Format("harca.readers.llamaindex", _llamaindex, _llamaindex_without_vectors),
+    "LlamaIndex of 2023": Format(
+        "harca.readers.llamaindex", partial(_llamaindex, legacy=True), _llamaindex_without_vectors
+    ),
+    "LlamaIndex of TypeScript": Format(
+        "harca.readers.llamaindex", _llamaindex_typescript, _llamaindex_without_vectors
+    ),
     "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),

@@ -1,11 +1,18 @@
 """Locks that others hold: wait a little, let them pass, try again."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors as pg
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_fixed,
+    wait_random_exponential,
+)
 
 # Whoever waits for a strong lock makes everybody behind it wait as long. And of two who wait
 # for each other, the one that gives way must not be the application: the server looks for
@@ -17,7 +24,12 @@ _GIVE_WAY = """
 
 _T = TypeVar("_T")
 
-_GIVE_UP_AFTER_S = 180
+_log = logging.getLogger("harca.retry")
+
+# An autovacuum of a large table holds its lock that long.
+_GIVE_UP_AFTER_S = 600
+# Who had to wait behind an attempt is let through before the next.
+_SHORTEST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 3
 
 
@@ -26,7 +38,7 @@ def give_way_early(conn: psycopg.Connection[Any]) -> None:
     conn.execute(_GIVE_WAY)
 
 
-def retried(attempt: Callable[[], _T], *, told: Callable[[str], None] = lambda message: None) -> _T:
+def retried(attempt: Callable[[], _T]) -> _T:
     """Return what *attempt*, a whole transaction, returns; again while others hold its locks.
 
     Raises:
@@ -34,9 +46,13 @@ def retried(attempt: Callable[[], _T], *, told: Callable[[str], None] = lambda m
     """
     retrying = Retrying(
         retry=retry_if_exception_type((pg.LockNotAvailable, pg.DeadlockDetected)),
-        wait=wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE_S),
+        wait=wait_fixed(_SHORTEST_PAUSE_S)
+        + wait_random_exponential(multiplier=0.1, max=_LONGEST_PAUSE_S),
         stop=stop_after_delay(_GIVE_UP_AFTER_S),
-        before_sleep=lambda state: told(f"waiting for a lock, attempt {state.attempt_number}"),
+        before_sleep=lambda state: _log.info(
+            "another session holds a lock; attempt %d failed, there will be more",
+            state.attempt_number,
+        ),
         reraise=True,
     )
     return retrying(attempt)
