@@ -305,3 +305,36 @@ def test_names_with_percent_signs_and_quotes_are_only_names(app, alembic):
     assert found.fetchall() == [("new",)]
     alembic("downgrade", BEFORE)
     assert app.execute("SELECT count(*) FROM code_vectors").fetchone() == (2,)
+
+
+def test_a_table_rewritten_before_resuming_is_copied_anew(app, alembic, empty_database):
+    legacy.create(app, CODE_VECTORS["setup script"])
+    app.execute(MANY, [1536])
+    app.execute("DELETE FROM code_vectors WHERE content::int % 3 = 0")
+    alembic("upgrade", BEFORE)
+    killed_at(empty_database, "repair")
+    app.execute("VACUUM FULL code_vectors")
+
+    alembic("upgrade", "head")
+
+    (there,) = app.execute("SELECT count(*) FROM code_vectors").fetchone()
+    assert len(mirrored(app, STORE)) == there
+    run = app.execute("SELECT read, loaded + unchanged + rejected, status FROM load_runs")
+    assert run.fetchone() == (there, there, "verified")
+
+
+def test_copy_and_truncate_between_copy_and_swap_are_followed(app, alembic, empty_database):
+    legacy.create(app, CODE_VECTORS["setup script"])
+    insert_code(app, "old", unit(1))
+    alembic("upgrade", BEFORE)
+    killed_at(empty_database, "repair")
+
+    app.execute("TRUNCATE code_vectors")
+    assert mirrored(app, STORE) == {}
+    with app.cursor().copy("COPY code_vectors (content, embedding) FROM STDIN") as copy:
+        for name in ("a", "b"):
+            copy.write_row((name, json.dumps(unit(2))))
+    assert sorted(mirrored(app, STORE).values()) == ["a", "b"]
+
+    alembic("upgrade", "head")
+    assert sorted(mirrored(app, STORE).values()) == ["a", "b"]
