@@ -338,3 +338,15 @@ def test_copy_and_truncate_between_copy_and_swap_are_followed(app, alembic, empt
 
     alembic("upgrade", "head")
     assert sorted(mirrored(app, STORE).values()) == ["a", "b"]
+
+
+def test_tables_that_were_ignored_come_over_later(app, alembic):
+    legacy.create(app, CODE_VECTORS["imported"])
+    insert_code(app, "text", unit(1))
+    alembic("upgrade", "head", HARCA_LEGACY="ignore")
+    assert mirrored(app, STORE) == {}
+
+    alembic("downgrade", "e4c7a90b53d8")
+    alembic("upgrade", "head")
+
+    assert list(mirrored(app, STORE).values()) == ["text"]
