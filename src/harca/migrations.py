@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harca.consolidate import LegacyOptions
 
 LEDGER = "5e7b20c3d4f6"  # the revision that makes it
+BEFORE_TABLES = "e4c7a90b53d8"  # the one before HARCA's old tables are consolidated
 
 # DDL that waits for a lock makes everybody behind it wait too; better to give up soon.
 LOCK_TIMEOUT = "2s"

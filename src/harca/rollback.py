@@ -66,8 +66,8 @@ def rollback(
             raise Refused(
                 f"run {run['run_id']} brought the table {run['store']} over, which the "
                 "application still writes to",
-                hint=f"Take it back with `alembic downgrade {revision}^`, which also puts the "
-                "table back in its place.",
+                hint=f"Take it back with `alembic downgrade {migrations.BEFORE_TABLES}`, which "
+                "also puts the table back in its place.",
             )
         if (
             revision is not None

@@ -6,9 +6,10 @@ import time
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from psycopg.conninfo import make_conninfo
 
-from harca import migrations
+from harca import consolidate, migrations
 from harca.postgres.connect import database as resolve_database
 from tests import legacy
 from tests.conftest import SHARED
@@ -673,7 +674,9 @@ def test_verify_and_rollback_know_the_tables(app, alembic, empty_database, run_h
     bad = run_harca("verify", "--json", database=empty_database)
 
     assert refused.code == 4
-    assert "alembic downgrade" in refused.err
+    assert f"`alembic downgrade {migrations.BEFORE_TABLES}`" in refused.err
+    script = ScriptDirectory.from_config(migrations.config(migrations.SCHEMA))
+    assert script.get_revision(consolidate.REVISION).down_revision == migrations.BEFORE_TABLES
     assert good.code == 0, good.out
     assert bad.code == 3
     assert bad.json["mismatches"][0]["store_key"] == str(key)
