@@ -78,7 +78,8 @@ def _runtime_folder() -> Iterator[None]:
     folder = Path(tempfile.gettempdir()) / f"harca-{os.getuid()}"
     before = os.environ.get("XDG_RUNTIME_DIR")
     try:
-        (folder / "python_PostgresServer").mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # which XDG_RUNTIME_DIR has to be
+        (folder / "python_PostgresServer").mkdir(exist_ok=True)
         if folder.stat().st_uid == os.getuid():
             os.environ["XDG_RUNTIME_DIR"] = str(folder)
     except OSError:

@@ -165,3 +165,17 @@ def test_a_role_that_only_reads_can_verify(tmp_path, database, conn, run_harca):
 
     assert found.code == 0, found.err
     assert found.json["ok"] is True
+
+
+def test_a_row_without_a_key_is_named_all_the_same(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 3)
+    run_harca("migrate", store, database=database)
+    conn.execute(
+        "INSERT INTO vector_embeddings (content, embedding, metadata, model_id, store) "
+        "SELECT 'x', '[1,2]', '{}', 'm', store FROM vector_embeddings LIMIT 1"
+    )
+
+    found = run_harca("verify", store, database=database)
+
+    assert found.code == 3, found.err
+    assert "extra" in found.out

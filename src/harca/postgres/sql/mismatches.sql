@@ -2,7 +2,7 @@
 -- that differ; what is left on a side after taking the other's away is then paired by key.
 WITH rows_and_losers AS (
     SELECT
-        v.store_key, v.model_id, v.content, v.metadata, {created_at} AS created_at,
+        coalesce(v.store_key, '') AS store_key, v.model_id, v.content, v.metadata, {created_at} AS created_at,
         v.embedding, {row_digest} AS digest
     FROM vector_embeddings v
     LEFT JOIN load_runs r USING (run_id)

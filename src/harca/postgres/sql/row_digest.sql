@@ -1,6 +1,7 @@
 sha256(
-    int4send(octet_length(convert_to({row}.store_key, 'UTF8')))
-    || convert_to({row}.store_key, 'UTF8')
+    -- Rows that somebody has put in without a key are digested too, so that they are found.
+    int4send(octet_length(convert_to(coalesce({row}.store_key, ''), 'UTF8')))
+    || convert_to(coalesce({row}.store_key, ''), 'UTF8')
     || int4send(octet_length(convert_to({row}.model_id, 'UTF8')))
     || convert_to({row}.model_id, 'UTF8')
     || int4send(octet_length(convert_to({row}.content, 'UTF8')))
