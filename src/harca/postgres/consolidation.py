@@ -90,7 +90,7 @@ class Consolidation:
 
         def attempt() -> None:
             with self.conn.transaction():
-                self._patience()
+                give_way_early(self.conn)
                 self._replace_mirror()
                 for name, events, each in (
                     (_MIRROR, "INSERT OR UPDATE OR DELETE", "ROW"),
@@ -116,7 +116,6 @@ class Consolidation:
                             self.table.identifier, name
                         )
                     )
-                self._note(mirrored=True)
 
         retried(attempt)
 
@@ -189,9 +188,6 @@ class Consolidation:
             )
         )
 
-    def _patience(self) -> None:
-        give_way_early(self.conn)
-
     def _note(self, **values: Any) -> None:
         self.conn.execute(
             "UPDATE legacy_tables SET details = details || %s "
@@ -235,7 +231,7 @@ class Consolidation:
             sql.Literal(f"({first},0)"), sql.Literal(f"({end},0)")
         )
         with self.conn.transaction():
-            self._patience()
+            give_way_early(self.conn)
             counts = self._bring(which)
             self._note(next_block=end, filenode=filenode)
             if counts["read"]:
@@ -318,7 +314,7 @@ class Consolidation:
 
     def _mend(self, keys: list[str]) -> None:
         with self.conn.transaction():
-            self._patience()
+            give_way_early(self.conn)
             # Not seen by the trigger that brings changes back: it would delete the old row.
             self.conn.execute("SELECT set_config('harca.consolidating', 'on', true)")
             self.conn.execute(
@@ -347,7 +343,7 @@ class Consolidation:
     def _swap(self) -> None:
         kept = self._free_schema()
         with self.conn.transaction():
-            self._patience()
+            give_way_early(self.conn)
             functions = legacy_search.find(self.conn, self.table, self.schema)
             self.conn.execute(
                 sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(self.table.identifier)
@@ -539,7 +535,7 @@ class Consolidation:
     def _restore(self) -> None:
         details = self._details()
         with self.conn.transaction():
-            self._patience()
+            give_way_early(self.conn)
             # The view before its table, as whoever writes through it takes them.
             outer = self.table.identifier if self.kept is None else self.view
             self.conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(outer))
@@ -580,7 +576,7 @@ class Consolidation:
                     self._leave_schema(self.kept)
             self.conn.execute(
                 "UPDATE legacy_tables SET kept_in = NULL, details = details - 'functions' "
-                "- 'mirrored' - 'next_block' WHERE schema_name = %s AND table_name = %s",
+                "- 'next_block' WHERE schema_name = %s AND table_name = %s",
                 [self.schema, self.table.name],
             )
         self.table = next(

@@ -17,6 +17,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from harca.model import Space
+from harca.postgres import legacy
 from harca.postgres.digest import query
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ def _could_refuse(conn: psycopg.Connection[Any], index: SpaceIndex) -> bool:
         return False
     found = conn.execute(
         "SELECT FROM vector_embeddings v JOIN load_runs r USING (run_id) "
-        "WHERE v.model_id = %s AND v.dims = %s AND r.format = 'postgresql-table' LIMIT 1",
-        [index.space.model_id, index.space.dims],
+        "WHERE v.model_id = %s AND v.dims = %s AND r.format = %s LIMIT 1",
+        [index.space.model_id, index.space.dims, legacy.FORMAT],
     )
     return bool(found.rowcount)
 
