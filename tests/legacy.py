@@ -158,17 +158,21 @@ def mirrored(conn: psycopg.Connection[Any], store: str) -> dict[str, str]:
     return dict(found.fetchall())
 
 
-def killed_at(database: Database, where: str) -> None:
-    """Run the upgrade in a process of its own, which dies where a statement has *where*."""
+def killed_at(
+    database: Database,
+    where: str,
+    *,
+    owner: str = "consolidation.Consolidation",
+    command: str = "migrations.upgrade",
+) -> None:
+    """Run *command* in a process of its own, which dies where *owner*'s *where* is called."""
     program = (
-        "import os, sys, psycopg\n"
-        "from harca import migrations\n"
+        "import os\n"
+        "from harca import consolidate, migrations\n"
         "from harca.postgres import consolidation\n"
         "from harca.postgres.connect import database\n"
-        f"name = {where!r}\n"
-        "def die(*_, **__): os._exit(9)\n"
-        "setattr(consolidation.Consolidation, name, die)\n"
-        "migrations.upgrade(database())\n"
+        f"setattr({owner}, {where!r}, lambda *_, **__: os._exit(9))\n"
+        f"{command}(database())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

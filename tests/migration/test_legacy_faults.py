@@ -1,9 +1,6 @@
 """What a review found that could lose a row of HARCA's old tables, or fail its application."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -110,20 +107,7 @@ def test_an_interrupted_downgrade_is_made_good_by_the_next_upgrade(
     legacy.create(app, CODE_VECTORS["setup script"])
     insert_code(app, "text", unit(1))
     alembic("upgrade", "head")
-    program = (
-        "import os\n"
-        "from harca import consolidate\n"
-        "from harca.postgres import consolidation\n"
-        "from harca.postgres.connect import database\n"
-        "consolidation.Consolidation._delete_rows = lambda self: os._exit(9)\n"
-        "consolidate.restore(database())\n"
-    )
-    died = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "HARCA_DATABASE_URL": empty_database.conninfo},
-        check=False,
-    )
-    assert died.returncode == 9
+    killed_at(empty_database, "_delete_rows", command="consolidate.restore")
     insert_code(app, "meanwhile", unit(2))
 
     alembic("upgrade", "head")
@@ -140,19 +124,7 @@ def test_an_upgrade_killed_just_before_its_end_is_finished_by_the_next(
     legacy.create(app, CODE_VECTORS["setup script"])
     insert_code(app, "text", unit(1))
     alembic("upgrade", BEFORE)
-    program = (
-        "import os\n"
-        "from harca import consolidate, migrations\n"
-        "from harca.postgres.connect import database\n"
-        "consolidate._finish = lambda step: os._exit(9)\n"
-        "migrations.upgrade(database())\n"
-    )
-    died = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "HARCA_DATABASE_URL": empty_database.conninfo},
-        check=False,
-    )
-    assert died.returncode == 9
+    killed_at(empty_database, "_finish", owner="consolidate")
 
     alembic("upgrade", "head")
 
