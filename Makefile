@@ -56,7 +56,7 @@ format: setup  ## Format the code
 lock:  ## Write requirements.lock anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 		--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links \
-		--group test --group lint -o requirements.lock pyproject.toml
+		--group test --group lint --extra all -o requirements.lock pyproject.toml
 
 clean:  ## Remove the environment and the demo's database
 	-$(DEMO) db stop
