@@ -4,7 +4,10 @@
   * SourceError                  the store cannot be read as a whole
     * StoreNotFound
     * UnknownFormat
+    * SeveralFormats
     * EmptyStore
+    * LfsPointer
+    * MissingLibrary
   * TargetError                  PostgreSQL said no, or is not there
     * CannotConnect
     * SchemaNotReady
@@ -84,6 +87,40 @@ class UnknownFormat(SourceError):
             hint=f"Formats that are read: {known}. Is this the right folder?",
         )
         self.store, self.found = store, found
+
+
+class SeveralFormats(SourceError):
+    """Stores of several formats are at the path."""
+
+    def __init__(self, store: str, *, found: list[str]) -> None:
+        listed = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+        super().__init__(
+            f'"{store}" holds stores of several formats: {listed}',
+            hint="Give the folder or file of one of them, or its format with --format.",
+        )
+        self.store, self.found = store, found
+
+
+class LfsPointer(SourceError):
+    """Git LFS left a pointer in place of a file that the store needs."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(
+            f'"{file}" is a Git LFS pointer, not the file itself',
+            hint="Run `git lfs pull` in the repository that it comes from.",
+        )
+        self.file = file
+
+
+class MissingLibrary(SourceError):
+    """A format is read by a library that is not installed."""
+
+    def __init__(self, store_format: str, *, library: str, extra: str) -> None:
+        super().__init__(
+            f"a {store_format} store is read with {library}, which is not installed",
+            hint=f'Install it with `pip install "harca[{extra}]"`.',
+        )
+        self.library, self.extra = library, extra
 
 
 class EmptyStore(SourceError):

@@ -18,7 +18,8 @@ from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run, lock_store
-from harca.readers.base import open_store, printable
+from harca.readers.base import open_store
+from harca.readers.files import printable
 from harca.verify import Verification, verify
 
 

@@ -43,6 +43,7 @@ class Warn(StrEnum):
     ZERO_VECTOR = "zero-vector"
     NAME_MISMATCH = "name-mismatch"
     BAD_DATE = "bad-date"
+    NO_TEXT = "missing-text"
     SYMLINK_LOOP = "symlink-loop"
 
 
@@ -135,6 +136,9 @@ class StoreNotes:
     """What a reader met besides records; filled while it reads.
 
     Attributes:
+        why: What the format was told by.
+        metric: ``cosine``, ``l2`` or ``inner_product``, if the store says.
+        fields: Which field is read as what, where that is a choice.
         files: Files looked into.
         bytes: Their size.
         without_vectors: Documents that have text but no vector, and their index files.
@@ -142,11 +146,26 @@ class StoreNotes:
         warnings: What is odd about the store, with where.
     """
 
+    why: str = ""
+    metric: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
     files: int = 0
     bytes: int = 0
     without_vectors: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[tuple[str, Warn, str]] = field(default_factory=list)
+
+    def add(self, other: "StoreNotes", *, below: str) -> None:
+        """Add the notes of a store in the folder *below*."""
+        self.files += other.files
+        self.bytes += other.bytes
+        self.metric = self.metric or other.metric
+        self.fields |= other.fields
+        self.without_vectors += [f"{below}/{name}" for name in other.without_vectors]
+        self.left_out += [(f"{below}/{name}", why) for name, why in other.left_out]
+        self.warnings += [
+            (f"{below}/{where}", warn, detail) for where, warn, detail in other.warnings
+        ]
 
 
 class Reader(Protocol):

@@ -184,7 +184,7 @@ def test_a_file_that_is_being_written_is_read_when_it_is_finished(tmp_path, monk
     path = write_record(tmp_path, record("t", [1.0, 2.0]))
     data = path.read_bytes()
     path.write_bytes(data[:-30])
-    monkeypatch.setattr("harca.readers.base.time.sleep", lambda seconds: path.write_bytes(data))
+    monkeypatch.setattr("harca.readers.files.time.sleep", lambda seconds: path.write_bytes(data))
 
     assert isinstance(only(tmp_path), Record)
 

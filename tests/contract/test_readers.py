@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harca.errors import EmptyStore, SourceError, StoreNotFound, UnknownFormat
+from harca.errors import EmptyStore, LfsPointer, SourceError, StoreNotFound, UnknownFormat
 from harca.load import Intake
 from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
@@ -30,11 +31,13 @@ class Format:
     Attributes:
         make: Writes a store of these entries below a folder; returns the store's path.
         make_empty: Writes a store of the format that has no vector.
+        lines: A store cut at the end of a line is a shorter store of the format.
     """
 
     module: str
     make: Callable[[Path, Sequence[Entry]], Path]
     make_empty: Callable[[Path], Path]
+    lines: bool = False
 
 
 def _harca_files(folder: Path, entries: Sequence[Entry]) -> Path:
@@ -240,13 +243,21 @@ def files_of(path: Path) -> list[Path]:
     return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
 
 
+def places(data: bytes) -> Sequence[int]:
+    """Return every place in a small file, and in a large one some of each part of it."""
+    if len(data) <= 2_000:
+        return range(len(data))
+    chosen = random.Random(len(data)).sample(range(len(data)), 120)
+    return sorted({*range(24), *range(len(data) - 24, len(data)), *chosen})
+
+
 def test_a_store_cut_short_anywhere_gives_rejections_and_no_wrong_record(store_format, tmp_path):
     some = [("one, two", [0.5, 123.25, -1e-7]), ("日本語", [7.0, 0.125, 1e20])]
     path = store_format.make(tmp_path, some)
     whole = {one.content: one.embedding.tobytes() for one in records_of(path)}
     for file in files_of(path):
         data = file.read_bytes()
-        for end in range(len(data)):
+        for end in places(data):
             file.write_bytes(data[:end])
             os.utime(file, (0, 0))  # an old file is not waited for
 
@@ -258,9 +269,8 @@ def test_a_store_cut_short_anywhere_gives_rejections_and_no_wrong_record(store_f
             kept = [one for one in found if isinstance(one, Record)]
             assert all(one.embedding.tobytes() == whole[one.content] for one in kept), end
             rejected = [one for one in found if isinstance(one, Rejection)]
-            if len(kept) < len(whole):
-                assert {one.reason for one in rejected} <= {"unparsable"}, end
-                assert [one.payload for one in rejected] == [data[:end]] * len(rejected)
+            at_line_end = store_format.lines and b"\n" in data[max(end - 1, 0) : end + 1]
+            assert len(kept) == len(whole) or rejected or at_line_end, (file, end)
         file.write_bytes(data)
 
 
@@ -273,7 +283,7 @@ def test_a_byte_that_was_changed_stops_nothing(damage, store_format, tmp_path):
     path = store_format.make(tmp_path, [("one", [0.5, 1.25]), ("two", [7.0, 0.125])])
     file = files_of(path)[0]
     data = file.read_bytes()
-    for at in range(len(data)):
+    for at in places(data):
         file.write_bytes(data[:at] + damage + data[at + 1 :])
         os.utime(file, (0, 0))
 
@@ -282,7 +292,9 @@ def test_a_byte_that_was_changed_stops_nothing(damage, store_format, tmp_path):
         except SourceError:
             continue
 
-        assert 1 <= len(found) <= 2
+        # Two entries, and what cannot be read behind the damage.
+        assert 1 <= len(found) <= 3
+        assert sum(isinstance(one, Record) for one in found) <= 2
 
 
 @pytest.mark.parametrize(
@@ -296,8 +308,8 @@ def test_a_byte_that_was_changed_stops_nothing(damage, store_format, tmp_path):
         (os.mkfifo, UnknownFormat, "found neither a file nor a folder"),
         (
             lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
-            UnknownFormat,
-            "found a Git LFS pointer instead of the file itself (run `git lfs pull`)",
+            LfsPointer,
+            "is a Git LFS pointer, not the file itself",
         ),
         (lambda path: path.write_bytes(bytes(300)), UnknownFormat, "found a file of 300 bytes"),
         (

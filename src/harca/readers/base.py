@@ -1,49 +1,124 @@
-"""The registry of store formats, and what every reader of files needs."""
+"""The registry of store formats, and what every reader is built on."""
 
-import errno
-import json
 import os
-import re
-import stat
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import orjson
+from harca.errors import EmptyStore, SeveralFormats, SourceError, StoreNotFound, UnknownFormat
+from harca.model import Item, Reader, Rejection, StoreNotes
+from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, printable
 
-from harca.errors import EmptyStore, SourceError, StoreNotFound, UnknownFormat
-from harca.model import Item, Reader, Reason, Rejection, StoreNotes
+# One module a format. A module has FORMAT and open_path(). The first ones are asked about the
+# path and each folder below it, as these stores have a folder of their own.
+FOLDER_FORMATS = ("harca.readers.llamaindex",)
+# These are asked about the path alone and look below it themselves; the first that knows
+# what is there has it.
+TREE_FORMATS = ("harca.readers.harca",)
+# Likewise, but files of any meaning: if two find vectors, the operator has to say which.
+FILE_FORMATS: tuple[str, ...] = ()
+MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS
 
-# One module a format, asked in this order. A module has FORMAT and open_path().
-MODULES = ("harca.readers.llamaindex", "harca.readers.harca")
 
-MAX_FILE_BYTES = 1 << 30  # what PostgreSQL takes as one value
+@dataclass(frozen=True, slots=True)
+class FieldNames:
+    """Which field of a record is read as what, where the operator says so.
 
-_REREADS = 3
-_REREAD_PAUSE_S = 0.05
-_LFS_POINTER = b"version https://git-lfs"
+    A name may lead into an object: ``metadata.text``.
 
-_LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
-# With every digit a 0, plain search says sooner than the pattern that there is none: in 1 us
-# instead of 12 for a record without its vector, which itself parses in 1.
-_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
-_LONG_NUMBER = b"0" * 19
+    Attributes:
+        records: Where the records are: a path of keys in JSON, a table in SQLite, a
+            collection in Chroma, a table in LanceDB, an array in ``.npz``.
+    """
+
+    id: str | None = None
+    text: str | None = None
+    vector: str | None = None
+    metadata: str | None = None
+    model: str | None = None
+    created: str | None = None
+    records: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the operator says where a store says nothing.
+    """What the operator says where a store says nothing, or too much.
 
     Attributes:
         model_id: Label for records without one.
         source: Source label for all records, instead of the reader's own.
+        format: The only format to be considered.
     """
 
     model_id: str = "unknown"
     source: str | None = None
+    format: str | None = None
+    fields: FieldNames = FieldNames()
+
+
+class StoreReader:
+    """What readers have in common; one of them says in `read` what its store holds.
+
+    Attributes:
+        format: The format's name; also the source label of its records.
+    """
+
+    format: str
+    volatile: frozenset[str] = frozenset()
+
+    def __init__(self, path: Path, defaults: Defaults) -> None:
+        self.path, self.defaults = path, defaults
+        self.notes = StoreNotes()
+
+    @property
+    def source(self) -> str:
+        """The label that the records get."""
+        return self.defaults.source or self.format
+
+    def size_hint(self) -> int | None:
+        """Return about how many entries there are; None if only reading tells."""
+        return None
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Yield every entry once, in the same order on every call."""
+        self.notes = StoreNotes()
+        yield from self.read()
+
+    def read(self) -> Iterator[Item | Rejection]:
+        """Yield every entry, and fill in the notes."""
+        raise NotImplementedError
+
+
+class Several:
+    """Several stores of one format below one folder, read one after the other.
+
+    The folder of each stands before its keys: ids are unique within a store only.
+    """
+
+    def __init__(self, readers: dict[str, Reader]) -> None:
+        self._readers = readers
+        first = next(iter(readers.values()))
+        self.format, self.volatile = first.format, first.volatile
+        self.notes = StoreNotes()
+
+    def size_hint(self) -> int | None:
+        """Return the sum of the stores' hints, or None if one has none."""
+        hints = [reader.size_hint() for reader in self._readers.values()]
+        return None if None in hints else sum(hint or 0 for hint in hints)
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Yield the entries of each store."""
+        self.notes = StoreNotes(why=f"{len(self._readers)} stores")
+        for folder, reader in self._readers.items():
+            for found in reader.items():
+                if isinstance(found, Rejection):
+                    yield replace(found, origin=f"{folder}/{found.origin}")
+                else:
+                    key = f"{folder}/{found.key}" if isinstance(found.key, str) else found.key
+                    yield replace(found, key=key, origin=f"{folder}/{found.origin}")
+            self.notes.add(reader.notes, below=folder)
 
 
 def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
@@ -53,6 +128,7 @@ def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
         StoreNotFound: There is nothing at *path*.
         SourceError: The system does not let it be read.
         UnknownFormat: No reader knows what is there.
+        SeveralFormats: Stores of several formats are there.
         EmptyStore: The format is known, but it holds no vector.
     """
     path = Path(path)
@@ -69,158 +145,94 @@ def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
 
 def _open(path: Path, defaults: Defaults) -> Reader:
     path.stat()  # says what is wrong with the path, where exists() only says no
-    modules = [import_module(name) for name in MODULES]
-    for module in modules:
-        reader: Reader | None = module.open_path(path, defaults)
-        if reader is not None:
-            return reader
+    empty: list[EmptyStore] = []
+
+    def ask(module: Any, where: Path) -> Reader | None:
+        if defaults.format not in (None, module.FORMAT):
+            return None
+        try:
+            reader: Reader | None = module.open_path(where, defaults)
+        except EmptyStore as exc:
+            empty.append(exc)  # another format may have vectors here
+            return None
+        if reader is not None and next(iter(reader.items()), None) is None:
+            empty.append(EmptyStore(str(where), found=f"a {module.FORMAT} store without a vector"))
+            return None
+        return reader
+
+    found = _in_folders(path, ask)
+    if not found:
+        for module in _modules(TREE_FORMATS):
+            reader = ask(module, path)
+            if reader is not None:
+                return reader
+        found = {
+            module.FORMAT: reader
+            for module in _modules(FILE_FORMATS)
+            if (reader := ask(module, path)) is not None
+        }
+    formats = {reader.format for reader in found.values()}
+    if len(formats) > 1:
+        raise SeveralFormats(
+            str(path), found=[f"{reader.format} in {where}" for where, reader in found.items()]
+        )
+    if len(found) > 1:
+        return Several(found)
+    if found:
+        return next(iter(found.values()))
+    if empty:
+        raise empty[0]
     if path.is_dir() and not any(path.iterdir()):
         raise EmptyStore(str(path), found="an empty folder")
-    raise UnknownFormat(
-        str(path),
-        found=_describe(path),
-        known=", ".join(sorted(module.FORMAT for module in modules)),
-    )
+    raise UnknownFormat(str(path), found=_describe(path), known=", ".join(known_formats()))
+
+
+def _modules(names: tuple[str, ...]) -> list[Any]:
+    return [import_module(name) for name in names]
+
+
+def known_formats() -> list[str]:
+    """Return the names of the formats that are read, sorted."""
+    return sorted(module.FORMAT for module in _modules(MODULES))
+
+
+def _in_folders(path: Path, ask: Any) -> dict[str, Reader]:
+    """Return the stores that have a folder of their own, by where they are below *path*."""
+    modules = _modules(FOLDER_FORMATS)
+
+    def first(where: Path) -> Reader | None:
+        readers = (ask(module, where) for module in modules)
+        return next((reader for reader in readers if reader is not None), None)
+
+    if not path.is_dir():
+        reader = first(path)
+        return {} if reader is None else {".": reader}
+    found = {}
+    for folder, inner, _ in os.walk(path):
+        reader = first(Path(folder))
+        if reader is not None:
+            found[origin_of(Path(folder), path)] = reader
+            inner.clear()  # what lies below belongs to it
+        inner[:] = sorted(set(inner) - SKIPPED_FOLDERS)
+    return found
 
 
 def _describe(path: Path) -> str:
     if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(200)
-        if start.startswith(_LFS_POINTER):
+        if is_lfs_pointer(path):
             return "a Git LFS pointer instead of the file itself (run `git lfs pull`)"
         return f"a file of {path.stat().st_size} bytes"
     if not path.is_dir():
         return "neither a file nor a folder"
-    names = sorted(entry.name for entry in path.iterdir())
-    shown = ", ".join(map(printable, names[:5]))
-    return f"a folder with {shown}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def printable(name: str) -> str:
-    """Return a file name that PostgreSQL and a terminal can take, whatever its bytes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\0")
-
-
-@dataclass(slots=True)
-class FoundFile:
-    """A file that was read, or why it could not be."""
-
-    origin: str
-    data: bytes = b""
-    rejection: Rejection | None = None
-
-
-def read_file(path: str, origin: str) -> FoundFile:
-    """Read a whole file. Failures are values: one bad file must not stop a load.
-
-    By file descriptor: a store is thousands of small files, and what `pathlib` and `io`
-    do for each costs as much as the reading.
-    """
-    try:
-        # Not blocking: opening a named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return _unread(origin, Reason.UNREADABLE, "not a regular file")
-            if status.st_size > MAX_FILE_BYTES:
-                return _unread(origin, Reason.TOO_LARGE, f"{status.st_size} bytes")
-            return FoundFile(origin, _read_all(descriptor, status.st_size))
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError:
-        if Path(path).is_symlink():
-            return _unread(origin, Reason.UNREADABLE, "a link to nothing")
-        return _unread(origin, Reason.VANISHED, "was there when the folder was listed")
-    except OSError as exc:
-        reason = Reason.SYMLINK_LOOP if exc.errno == errno.ELOOP else Reason.UNREADABLE
-        return _unread(origin, reason, exc.strerror or str(exc))
-
-
-def _read_all(descriptor: int, size: int) -> bytes:
-    # One byte more than expected, to see the end without another call.
-    data = os.read(descriptor, size + 1)
-    if len(data) == size:
-        return data
-    parts = [data]  # it is growing, or came in pieces
-    while part := os.read(descriptor, 1 << 20):
-        parts.append(part)
-        if sum(map(len, parts)) > MAX_FILE_BYTES:
-            raise OSError(errno.EFBIG, "the file grows while it is read")
-    return b"".join(parts)
-
-
-def _unread(origin: str, reason: Reason, detail: str) -> FoundFile:
-    return FoundFile(origin, rejection=Rejection(origin, reason, detail))
-
-
-def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[FoundFile, Any]:
-    """Read and parse a file; a file that is being rewritten is given time to be finished.
-
-    HARCA writes in place, so that a reader can meet half a file. An old file that is cut
-    short stays so: no use waiting.
-    """
-    for attempt in range(_REREADS):
-        found = read_file(path, origin)
-        if found.rejection is not None:
-            return found, None
-        try:
-            return found, parse(found.data)
-        except (ValueError, RecursionError) as exc:
-            if found.data.startswith(_LFS_POINTER):
-                found.rejection = Rejection(
-                    origin,
-                    Reason.LFS_POINTER,
-                    "a Git LFS pointer, not the file (run `git lfs pull`)",
-                    found.data,
-                )
-                return found, None
-            found.rejection = Rejection(origin, Reason.UNPARSABLE, _short(exc), found.data)
-            if attempt + 1 == _REREADS or not _being_written(path):
-                return found, None
-            time.sleep(_REREAD_PAUSE_S)
-    raise AssertionError("unreachable")
-
-
-def exact_json(data: bytes) -> Any:
-    """Parse JSON without changing a value.
-
-    orjson makes floats of integers over 64 bits, and refuses what JavaScript or Python
-    can write: NaN, half a surrogate pair, a byte order mark. The standard parser takes
-    them; what is wrong with them is told later.
-    """
-    if _LONG_NUMBER not in data.translate(_AS_ZEROS) or not _LONG_INTEGER.search(data):
-        try:
-            return orjson.loads(data)
-        except orjson.JSONDecodeError:
-            pass
-    return json.loads(data.decode("utf-8-sig"))
-
-
-def _being_written(path: str) -> bool:
-    try:
-        return time.time() - os.stat(path).st_mtime < 1.0  # noqa: PTH116  # a str already
-    except OSError:
-        return False
-
-
-def _short(exc: Exception) -> str:
-    if isinstance(exc, RecursionError):
-        return "nested too deeply"
-    return str(exc).splitlines()[0][:200]
-
-
-def as_payload(value: Any, whole: bytes) -> bytes:
-    """Return an entry of a larger file as JSON bytes, for a rejection.
-
-    An entry that is nested too deeply to be written again gives the *whole* file.
-    """
-    try:
-        # The standard encoder: orjson would write NaN as null.
-        return json.dumps(value, separators=(",", ":")).encode()
-    except RecursionError:
-        return whole
+    entries = sorted(path.iterdir())
+    pointers = [entry for entry in entries[:1000] if is_lfs_pointer(entry)]
+    if pointers:
+        return (
+            f"a folder with {printable(pointers[0].name)}, which is a Git LFS pointer instead of "
+            "the file itself (run `git lfs pull`)"
+        )
+    shown = ", ".join(printable(entry.name) for entry in entries[:5])
+    return f"a folder with {shown}" + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
 
 
 @dataclass(slots=True)

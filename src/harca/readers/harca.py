@@ -32,13 +32,20 @@ from numpy.typing import NDArray
 
 from harca.errors import EmptyStore, counted
 from harca.model import Item, Reason, Rejection, StoreNotes, Warn
-from harca.readers.base import Defaults, FoundFile, as_payload, exact_json, printable, read_json
+from harca.readers.base import Defaults
+from harca.readers.files import (
+    SKIPPED_FOLDERS,
+    FoundFile,
+    as_payload,
+    exact_json,
+    printable,
+    read_json,
+)
 
 FORMAT = "harca"
 
 _RECORD_NAME = re.compile(r"[0-9a-f]{64}\.json")
 _NOT_RECORDS = {"stats.json"}
-_SKIPPED_FOLDERS = {".harca", ".git", "node_modules"}
 _TABLES = ("code_vectors", "embeddings", "vector_embeddings")
 _OWN_FIELDS = {"text", "modelName", "embedding"}
 _ENTRY_FIELDS = {"id", "content", "embedding", "metadata", "created_at"}
@@ -145,7 +152,7 @@ class HarcaReader:
                 with os.scandir(self.path / folder) as entries:
                     for entry in entries:
                         if _is_dir(entry):
-                            if entry.name not in _SKIPPED_FOLDERS:
+                            if entry.name not in SKIPPED_FOLDERS:
                                 inner.append(os.path.normpath(f"{folder}/{entry.name}"))
                         elif entry.name.endswith(".json"):
                             names.append(entry.name)

@@ -1,4 +1,4 @@
-"""LlamaIndex's simple vector stores, as ``StorageContext.persist`` writes them.
+"""LlamaIndex's simple vector stores, as ```StorageContext.persist``` writes them.
 
 A folder holds vectors (``vector_store.json``, or since 0.10 ``NAMESPACE__vector_store.json``)
 and, in ``docstore.json``, the nodes with their texts. The TypeScript version writes the same
@@ -8,159 +8,157 @@ Established from stores of 2023, 2024 and 2025 and llama_index's ``SimpleVectorS
 and ``SimpleDocumentStore``.
 """
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harca.errors import EmptyStore, counted
-from harca.model import Item, Reason, Rejection, StoreNotes
-from harca.readers.base import (
-    Defaults,
+from harca.errors import counted
+from harca.model import Item, Reason, Rejection
+from harca.readers.base import Defaults, StoreReader
+from harca.readers.files import (
     as_payload,
     exact_json,
+    head,
+    open_binary,
+    origin_of,
     printable,
     read_json,
 )
+from harca.readers.json_stream import Damaged, Scanner, damage, elements_at
 
 FORMAT = "llamaindex"
 
 _VECTORS = "vector_store.json"
 _DOCUMENTS = ("docstore.json", "doc_store.json")
+_EMBEDDINGS = ("embedding_dict", "embeddingDict")
 _DEFAULT_NAMESPACE = "default"
-_SKIPPED_FOLDERS = {".git", ".harca", "node_modules"}
 
 
 def open_path(path: Path, defaults: Defaults) -> "LlamaIndexReader | None":
-    """Return a reader if *path* is a folder that LlamaIndex has written, or a file of one.
-
-    Raises:
-        EmptyStore: It is one, but no node in it has a vector.
-    """
-    files = _vector_files(path)
-    if not files:
-        return None
-    reader = LlamaIndexReader(path, files, defaults)
-    if next(iter(reader.items()), None) is None:
-        raise EmptyStore(
-            str(path), found=f"{counted(len(files), 'vector store')} of LlamaIndex without a vector"
+    """Return a reader if *path* is a folder that LlamaIndex has written, or a file of one."""
+    if path.is_dir():
+        files = sorted(
+            path / name
+            for name in (one.name for one in path.iterdir())
+            if name == _VECTORS or name.endswith(f"__{_VECTORS}")
         )
-    return reader
+    else:
+        files = [path]
+    named = [file for file in files if head(file, 1)]  # raises if it is a Git LFS pointer
+    ours = [file for file in named if _embeddings_in(file) is not None]
+    return LlamaIndexReader(path, files if path.is_dir() else ours, defaults) if ours else None
 
 
-def _vector_files(path: Path) -> list[Path]:
-    """Return the vector stores at or below *path*, the same order on every call."""
-    if path.is_file():
-        found, parsed = read_json(str(path), path.name, exact_json)
-        ours = found.rejection is None and _embeddings(parsed) is not None
-        return [path] if ours or (found.rejection and _is_named(path.name)) else []
-    files = []
-    for folder, inner, names in os.walk(path):
-        inner[:] = sorted(set(inner) - _SKIPPED_FOLDERS)
-        files += [Path(folder, name) for name in sorted(names) if _is_named(name)]
-    return files
-
-
-def _is_named(name: str) -> bool:
-    return name == _VECTORS or name.endswith(f"__{_VECTORS}")
-
-
-def _embeddings(value: Any) -> dict[str, Any] | None:
-    if not isinstance(value, dict):
+def _embeddings_in(file: Path) -> str | None:
+    """Return what the field with the vectors is called; None if the file has none."""
+    if head(file, 1) not in (b"{", b" ", b"\n"):
         return None
-    found = value.get("embedding_dict", value.get("embeddingDict"))
-    return found if isinstance(found, dict) else None
+    try:
+        with open_binary(file) as stream:
+            scanner = Scanner(stream)
+            for name in scanner.members():
+                if name in _EMBEDDINGS and scanner.peek() == b"{":
+                    return name
+                scanner.value()
+    except (Damaged, OSError):
+        return None
+    return None
 
 
-class LlamaIndexReader:
-    """Reads one vector store after the other; memory is one of them and its texts."""
+class LlamaIndexReader(StoreReader):
+    """Reads one vector store after the other; memory is the nodes with their texts."""
 
     format = FORMAT
-    volatile: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, files: list[Path], defaults: Defaults) -> None:
-        self.path, self.defaults = path, defaults
-        self.notes = StoreNotes()
+        super().__init__(path, defaults)
         self._files = files
 
-    def size_hint(self) -> int | None:
-        """Return None: only reading tells."""
-        return None
-
-    def items(self) -> Iterator[Item | Rejection]:
+    def read(self) -> Iterator[Item | Rejection]:
         """Yield every vector with its node's text."""
-        self.notes = StoreNotes()
-        nodes: dict[Path, dict[str, Any] | Rejection] = {}
+        self.notes.why = f"{counted(len(self._files), 'vector store')} with an embedding_dict"
+        nodes = self._nodes(self._files[0].parent)
+        if isinstance(nodes, Rejection):
+            yield nodes  # without the texts there is no record; once said is enough
+            return
         for file in self._files:
-            if file.parent not in nodes:
-                nodes = {file.parent: self._nodes(file.parent)}
-            texts = nodes[file.parent]
-            if isinstance(texts, Rejection):
-                # Without the texts there is no record; once said is enough.
-                if file == next(one for one in self._files if one.parent == file.parent):
-                    yield texts
-                continue
-            yield from self._vectors(file, texts)
-
-    def _read(self, file: Path) -> tuple[str, bytes, Any, Rejection | None]:
-        root = self.path if self.path.is_dir() else self.path.parent
-        origin = printable(os.path.relpath(file, root))
-        found, parsed = read_json(str(file), origin, exact_json)
-        self.notes.files += 1
-        self.notes.bytes += len(found.data)
-        return origin, found.data, parsed, found.rejection
+            yield from self._vectors(file, nodes)
 
     def _nodes(self, folder: Path) -> dict[str, Any] | Rejection:
         """Return the nodes of a folder by id; none if it has no document store."""
         file = next((folder / name for name in _DOCUMENTS if (folder / name).exists()), None)
         if file is None:
             return {}
-        origin, data, parsed, rejection = self._read(file)
-        if rejection is not None:
-            return rejection
+        origin = origin_of(file, self.path)
+        found, parsed = read_json(str(file), origin, exact_json)
+        self.notes.files += 1
+        self.notes.bytes += len(found.data)
+        if found.rejection is not None:
+            return found.rejection
         nodes = parsed.get("docstore/data", {}) if isinstance(parsed, dict) else None
         if not isinstance(nodes, dict):
-            return Rejection(origin, Reason.UNPARSABLE, "no docstore/data in it", data)
+            return Rejection(origin, Reason.UNPARSABLE, "no docstore/data in it", found.data)
         return nodes
 
     def _vectors(self, file: Path, nodes: dict[str, Any]) -> Iterator[Item | Rejection]:
-        origin, data, parsed, rejection = self._read(file)
-        if rejection is not None:
-            yield rejection
-            return
-        embeddings = _embeddings(parsed)
-        if embeddings is None:
-            yield Rejection(origin, Reason.NO_VECTOR, "no embedding_dict in it", data)
-            return
-        references = parsed.get("text_id_to_ref_doc_id", parsed.get("textIdToRefDocId"))
-        extra = parsed.get("metadata_dict", parsed.get("metadataDict"))
+        origin = origin_of(file, self.path)
+        self.notes.files += 1
+        self.notes.bytes += file.stat().st_size
         namespace = _DEFAULT_NAMESPACE
         if file.name.endswith(f"__{_VECTORS}"):
             namespace = printable(file.name.removesuffix(f"__{_VECTORS}"))
-        for key, vector in embeddings.items():
-            node = _node(nodes.get(key))
-            metadata = _metadata(node, _of(extra, key), _of(references, key))
-            if namespace != _DEFAULT_NAMESPACE and isinstance(metadata, dict):
-                metadata["namespace"] = namespace
-            yield Item(
-                key=self._key(file, namespace, key),
-                content=None if node is None else node.get("text"),
-                vector=vector,
-                metadata=metadata,
-                model_id=self.defaults.model_id,
-                created_at=None,
-                source=self.defaults.source or FORMAT,
-                origin=f"{origin}#{key}",
-                payload=partial(as_payload, {"embedding": vector, "node": node}, data),
-            )
+        prefix = "" if namespace == _DEFAULT_NAMESPACE else f"{namespace}/"
+        try:
+            field, beside = _beside(file)
+            if field is None:
+                yield Rejection(origin, Reason.NO_VECTOR, "no embedding_dict in it")
+                return
+            with open_binary(file) as stream:
+                for element in elements_at(stream, [field]):
+                    key, at = str(element.key), f"{origin}#{element.key}"
+                    try:
+                        vector = element.value()
+                    except (ValueError, RecursionError) as exc:
+                        yield Rejection(at, Reason.UNPARSABLE, str(exc)[:200], element.data)
+                        continue
+                    node = _node(nodes.get(key))
+                    metadata = _metadata(node, *(_of(values, key) for values in beside))
+                    if prefix and isinstance(metadata, dict):
+                        metadata["namespace"] = namespace
+                    yield Item(
+                        key=prefix + key,
+                        content=None if node is None else node.get("text"),
+                        vector=vector,
+                        metadata=metadata,
+                        model_id=self.defaults.model_id,
+                        created_at=None,
+                        source=self.source,
+                        origin=at,
+                        payload=partial(
+                            as_payload, {"embedding": vector, "node": node}, element.data
+                        ),
+                    )
+        except Damaged as exc:
+            yield damage(file, origin, exc)
+        except OSError as exc:
+            yield Rejection(origin, Reason.UNREADABLE, exc.strerror or str(exc))
 
-    def _key(self, file: Path, namespace: str, key: str) -> str:
-        """Return the node's id; where a store is one of several, with which one it is."""
-        parts = [] if namespace == _DEFAULT_NAMESPACE else [namespace]
-        if len({one.parent for one in self._files}) > 1:
-            parts.insert(0, printable(os.path.relpath(file.parent, self.path)))
-        return "/".join([*parts, key])
+
+def _beside(file: Path) -> tuple[str | None, tuple[Any, Any]]:
+    """Return the name of the field with the vectors, and what stands beside it."""
+    field, extra, references = None, None, None
+    with open_binary(file) as stream:
+        scanner = Scanner(stream)
+        for name in scanner.members():
+            if name in ("metadata_dict", "metadataDict"):
+                extra = scanner.parsed()
+            elif name in ("text_id_to_ref_doc_id", "textIdToRefDocId"):
+                references = scanner.parsed()
+            else:
+                field = name if name in _EMBEDDINGS else field
+                scanner.value()
+    return field, (extra, references)
 
 
 def _of(values: Any, key: str) -> Any:

@@ -1,0 +1,446 @@
+"""Which field of a record is its id, its text, its vector: for formats where that is open.
+
+JSON, CSV, Parquet and SQLite say nothing about meaning, so it is told by names that programs
+use and by what the first records hold. `inspect` shows what was found; the operator's own
+names come first.
+"""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from harca.errors import UsageError
+from harca.model import Item, Warn
+from harca.readers.base import Defaults
+from harca.readers.files import as_payload, exact_json
+
+SAMPLE = 50
+"""How many records are looked at before the first one is read."""
+
+POSITION = "-"
+"""An id field of this name: records are known by where they stand."""
+
+# In the order of preference; compared in lower case, without "_", "-" and blanks.
+_VECTORS = (
+    "embedding", "vector", "values", "embeddings", "vectors", "emb", "vec", "contentvector",
+    "textvector", "embeddingvector", "textembedding", "contentembedding", "documentembedding",
+    "denseembedding", "densevector", "dense", "adaembedding", "adav2", "adasearch",
+    "openaiembedding", "sentenceembedding", "features", "feature",
+)  # fmt: skip
+_IDS = (
+    "id", "_id", "uuid", "ids", "chunkid", "vectorid", "embeddingid", "recordid", "nodeid",
+    "pointid", "rowid", "pk", "key",
+)  # fmt: skip
+_TEXTS = (
+    "combined", "text", "content", "pagecontent", "chunk", "chunktext", "document", "documents",
+    "body", "passage", "sentence", "paragraph", "chunkcontent", "textchunk", "textcontent",
+    "rawtext", "input", "texts", "contents", "chunks", "string", "question", "title",
+    "description", "summary", "abstract", "name", "query", "prompt", "word", "token",
+)  # fmt: skip
+_METADATA = (
+    "metadata", "meta", "metadatas", "cmetadata", "payload", "properties", "attributes",
+    "metadatajson", "extrainfo",
+)  # fmt: skip
+_MODELS = ("model", "modelid", "modelname", "embeddingmodel", "embeddingmodelname")
+_CREATED = ("createdat", "created", "creationdate", "createdon", "timestamp", "insertedat")
+
+_SEPARATORS = re.compile(r"[\s,;]+")
+_WRAPPED = re.compile(
+    r"(?:np\.|numpy\.)?(?:array|tensor)\((?P<inside>.*?)(?:,\s*dtype=.*)?\)", re.S
+)
+_LONGEST_VECTOR_TEXT = 4 << 20  # 16,000 components of at most 25 characters, with room
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"(?<=.)[_\-\s]", "", name.lower())
+
+
+class FieldMap:
+    """Takes records apart: built from the first ones, used for all of them.
+
+    Attributes:
+        shown: Which field is read as what, for `inspect`.
+        unread: Fields with further vectors, which are not kept.
+    """
+
+    def __init__(
+        self,
+        sample: Sequence[Mapping[str, Any]],
+        defaults: Defaults,
+        *,
+        missing_is_nan: bool = False,
+    ) -> None:
+        """Decide from the *sample*.
+
+        Args:
+            sample: The first records, about `SAMPLE` of them.
+            defaults: The operator's names, and what is taken where there is no field.
+            missing_is_nan: NaN among the metadata means "no value", as pandas has it.
+
+        Raises:
+            UsageError: The operator names a field that no record of the sample has.
+        """
+        self._defaults, self._missing_is_nan = defaults, missing_is_nan
+        given = defaults.fields
+        seen = _Seen(sample)
+        self.metadata = seen.given("metadata", given.metadata) or seen.first(_METADATA, _is_object)
+        self.vector = seen.given("vector", given.vector) or seen.vector()
+        taken = {self.metadata, self.vector}
+        self.id = seen.given("id", given.id) or seen.id(_IDS, without=taken)
+        self.text = seen.given("text", given.text) or seen.text(_TEXTS, without=taken | {self.id})
+        self.model = seen.given("model", given.model) or seen.first(_MODELS, _is_text)
+        self.created = seen.given("created", given.created) or seen.first(_CREATED, _is_time)
+        self.unread = [
+            name
+            for name in seen.names
+            if name not in (self.vector, self.id, self.text, self.metadata)
+            and seen.any_is(name, _is_vector_text if missing_is_nan else _is_long_vector)
+            and (_plain(name) in _VECTORS or "embed" in name.lower() or "vector" in name.lower())
+        ]
+
+    @property
+    def has_vector(self) -> bool:
+        """True if a field with vectors was found."""
+        return self.vector is not None
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Which field is read as what."""
+        found = {
+            "store_key": self.id or "position",
+            "content": self.text,
+            "embedding": self.vector,
+            "metadata": self.metadata,
+            "model_id": self.model,
+            "created_at": self.created,
+        }
+        return {column: name for column, name in found.items() if name is not None}
+
+    def item(
+        self,
+        row: Mapping[str, Any],
+        *,
+        position: str,
+        origin: str,
+        source: str,
+        payload: Callable[[], bytes] | None = None,
+        model: str | None = None,
+    ) -> Item:
+        """Return the item that *row* is.
+
+        Args:
+            row: The record's fields.
+            position: Its key, if it has no id.
+            origin: Where it was read.
+            source: Its source label.
+            payload: Its bytes, for a rejection; by default the row as JSON.
+            model: The label that the store as a whole gives.
+        """
+        rest = dict(row)
+        vector = _take(rest, self.vector)
+        if isinstance(vector, str):
+            vector = vector_from_text(vector)
+        key = None if self.id == POSITION else _take(rest, self.id)
+        content = _take(rest, self.text)
+        warnings: tuple[Warn, ...] = ()
+        if content is None:
+            content, warnings = "", (Warn.NO_TEXT,)
+        label = _take(rest, self.model)
+        created = _get(rest, self.created)
+        for name in self.unread:
+            rest.pop(name, None)
+        return Item(
+            key=key_of(key, position),
+            content=content,
+            vector=vector,
+            metadata=self._metadata(rest),
+            model_id=self._defaults.model_id if label is None and model is None else label or model,
+            created_at=_time(created),
+            source=source,
+            origin=origin,
+            payload=payload or partial(as_payload, plain_json(row), b""),
+            warnings=warnings,
+        )
+
+    def _metadata(self, rest: dict[str, Any]) -> Any:
+        own = None
+        if self.metadata is not None:
+            own = _take(rest, self.metadata)
+            if isinstance(own, str | bytes):
+                own = _object_from_text(own)
+            if own is not None and not isinstance(own, Mapping):
+                if self._defaults.fields.metadata is not None:
+                    return own  # the operator said that these are the metadata
+                rest[self.metadata], own = own, None
+        merged = dict(own or {})
+        clash = merged.keys() & rest.keys()
+        if clash:
+            merged[free_name(merged, "fields")] = rest
+        else:
+            merged |= rest
+        return plain_json(merged, missing_is_nan=self._missing_is_nan)
+
+
+class _Seen:
+    """The fields of the first records."""
+
+    def __init__(self, sample: Sequence[Mapping[str, Any]]) -> None:
+        self._sample = sample
+        self.names = list(dict.fromkeys(name for row in sample for name in row))
+
+    def given(self, column: str, name: str | None) -> str | None:
+        """Return the operator's *name* if it can be found."""
+        if name is None or (column == "id" and name == POSITION):
+            return name
+        if any(_get(row, name) is not None for row in self._sample):
+            return name
+        listed = ", ".join(f'"{one}"' for one in self.names[:12]) or "none"
+        raise UsageError(
+            f'no field "{name}" in the first records, to be read as {column}; found {listed}',
+            hint="Names are case-sensitive; a dot leads into an object: metadata.text.",
+        )
+
+    def _candidates(self, wanted: Iterable[str], names: Iterable[str]) -> list[str]:
+        plain: dict[str, str] = {}
+        for name in names:
+            plain.setdefault(_plain(name.rpartition(".")[2]), name)
+        return [plain[name] for name in wanted if name in plain]
+
+    def any_is(self, name: str, test: Callable[[Any], bool]) -> bool:
+        """Say whether a record's field *name* passes *test*."""
+        return any(test(_get(row, name)) for row in self._sample)
+
+    def _nested(self) -> list[str]:
+        """Return the names within objects, one level down."""
+        found: dict[str, None] = {}
+        for row in self._sample:
+            for name, value in row.items():
+                if isinstance(value, Mapping):
+                    found.update(dict.fromkeys(f"{name}.{inner}" for inner in value))
+        return list(found)
+
+    def first(self, wanted: Iterable[str], test: Callable[[Any], bool]) -> str | None:
+        """Return the first of the fields *wanted* that passes *test* somewhere."""
+        return next(
+            (name for name in self._candidates(wanted, self.names) if self.any_is(name, test)), None
+        )
+
+    def vector(self) -> str | None:
+        """Return the field with the vectors: a known name first, then whatever looks like it."""
+        nested = self._nested()
+        for names in (self.names, nested):
+            for name in self._candidates(_VECTORS, names):
+                if self.any_is(name, is_vector):
+                    return name
+        for names in (self.names, nested):
+            for name in names:
+                if self.any_is(name, _is_long_vector):
+                    return name
+        return None
+
+    def id(self, wanted: Iterable[str], *, without: set[str | None]) -> str | None:
+        """Return a field of that kind which tells the first records apart."""
+        for name in self._candidates(wanted, self.names):
+            values = [row.get(name) for row in self._sample if row.get(name) is not None]
+            keys = [key_of(value, "") for value in values]
+            if name not in without and keys and all(keys) and len(set(keys)) == len(keys):
+                return name
+        return None
+
+    def text(self, wanted: Sequence[str], *, without: set[str | None]) -> str | None:
+        """Return the field with the texts: a known name, in an object too, or the only one."""
+        for names in (self.names, self._nested()):
+            for name in self._candidates(wanted, names):
+                if name not in without and self.any_is(name, _is_text):
+                    return name
+        texts = [
+            name
+            for name in self.names
+            if name not in without
+            and self.any_is(name, _is_text)
+            and _plain(name) not in (*_MODELS, *_CREATED, *_METADATA, *_IDS)
+        ]
+        return texts[0] if len(texts) == 1 else None
+
+
+def _get(row: Mapping[str, Any], name: str | None) -> Any:
+    if name is None:
+        return None
+    if name in row:
+        return row[name]
+    outer, dot, inner = name.partition(".")
+    value = row.get(outer) if dot else None
+    return _get(value, inner) if isinstance(value, Mapping) else None
+
+
+def _take(row: dict[str, Any], name: str | None) -> Any:
+    """Remove a field and return it; of an object within the record, a copy is changed."""
+    if name is None:
+        return None
+    if name in row:
+        return row.pop(name)
+    outer, dot, inner = name.partition(".")
+    value = row.get(outer) if dot else None
+    if not isinstance(value, Mapping):
+        return None
+    row[outer] = dict(value)
+    return _take(row[outer], inner)
+
+
+def is_vector(value: Any) -> bool:
+    """Say whether *value* can be a vector, whatever its field is called."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 1 and value.dtype.kind in "fiu" and value.size > 0
+    if isinstance(value, list):
+        return bool(value) and all(
+            isinstance(one, int | float) and not isinstance(one, bool) for one in value[:64]
+        )
+    return _is_vector_text(value)
+
+
+def _is_vector_text(value: Any) -> bool:
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(", "tensor(")):
+        return False
+    return isinstance(vector_from_text(value), list)
+
+
+def _is_long_vector(value: Any) -> bool:
+    """Say whether *value* is a vector and hardly anything else, in a field of any name."""
+    if not is_vector(value):
+        return False
+    numbers = vector_from_text(value) if isinstance(value, str) else value
+    return len(numbers) >= 8 and any(
+        float(one) != int(one) for one in numbers if math.isfinite(one)
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and not _is_vector_text(value)
+
+
+def _is_object(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return isinstance(_object_from_text(value), Mapping)
+    return isinstance(value, Mapping)
+
+
+def _is_time(value: Any) -> bool:
+    return _time(value) is not None
+
+
+def vector_from_text(value: str) -> Any:
+    """Return a vector that stands in a string as a list, or *value* if it is none.
+
+    Takes JSON, Python's and NumPy's way of printing, and PostgreSQL's. NumPy leaves out the
+    middle of a long array (``...``): then there is no vector any more.
+    """
+    text = value.strip()
+    if len(text) > _LONGEST_VECTOR_TEXT:
+        return value
+    if wrapped := _WRAPPED.fullmatch(text):
+        text = wrapped["inside"].strip()
+    if text[:1] + text[-1:] not in ("[]", "{}", "()"):
+        return value
+    try:
+        return _numbers(json.loads(text)) if text[0] == "[" else _split(text)
+    except (ValueError, RecursionError):
+        try:
+            return _split(text)
+        except ValueError:
+            return value
+
+
+def _numbers(value: Any) -> list[Any]:
+    if isinstance(value, list) and not any(isinstance(one, list | dict | str) for one in value):
+        return value
+    raise ValueError("not a list of numbers")
+
+
+def _split(text: str) -> list[float]:
+    inside = text[1:-1].strip(" \t\r\n,")
+    return [float(part) for part in _SEPARATORS.split(inside)] if inside else []
+
+
+def _object_from_text(value: str | bytes) -> Any:
+    """Return the object that stands in a string, or *value* if there is none."""
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    if not data.lstrip().startswith(b"{"):
+        return value
+    try:
+        return exact_json(data)
+    except (ValueError, RecursionError):
+        return value
+
+
+def key_of(value: Any, position: str) -> Any:
+    """Return an id as a key: numbers and UUIDs as text; the *position* if there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return position
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | np.integer | UUID):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, Mapping) and isinstance(value.get("$oid"), str):
+        return value["$oid"]  # MongoDB's extended JSON
+    return value
+
+
+def _time(value: Any) -> Any:
+    """Return a time; of a number, seconds or milliseconds since 1970 if it can be either."""
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time(), UTC)
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        for per_second in (1, 1000):
+            if 1e9 <= value / per_second < 4e9:  # 2001 to 2096
+                return datetime.fromtimestamp(value / per_second, UTC)
+    return None
+
+
+def plain_json(value: Any, *, missing_is_nan: bool = False) -> Any:
+    """Return *value* with what JSON has no word for spelled out: dates, bytes, decimals."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return None if missing_is_nan and math.isnan(value) else value
+    convert = partial(plain_json, missing_is_nan=missing_is_nan)
+    if isinstance(value, Mapping):
+        return {str(name): convert(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [convert(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return convert(value.tolist())
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal | UUID):
+        return str(value)
+    return value  # normalize says what is wrong with it
+
+
+def free_name(fields: Mapping[str, Any], name: str) -> str:
+    """Return *name*, unless the record has a field of its own called so."""
+    while name in fields:
+        name = f"store_{name}"
+    return name

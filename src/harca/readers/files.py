@@ -1,0 +1,216 @@
+"""Files as they are met: unreadable, half written, Git LFS pointers, links to themselves."""
+
+import errno
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from harca.errors import LfsPointer
+from harca.model import Reason, Rejection
+
+MAX_FILE_BYTES = 1 << 30  # what PostgreSQL takes as one value
+SKIPPED_FOLDERS = frozenset({".git", ".harca", "node_modules"})
+
+_REREADS = 3
+_REREAD_PAUSE_S = 0.05
+_LFS_POINTER = b"version https://git-lfs"
+
+_LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
+# With every digit a 0, plain search says sooner than the pattern that there is none: in 1 us
+# instead of 12 for a record without its vector, which itself parses in 1.
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
+
+
+def printable(name: str) -> str:
+    """Return a file name that PostgreSQL and a terminal can take, whatever its bytes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace").replace("\0", "\\0")
+
+
+@dataclass(slots=True)
+class FoundFile:
+    """A file that was read, or why it could not be."""
+
+    origin: str
+    data: bytes = b""
+    rejection: Rejection | None = None
+
+
+def read_file(path: str, origin: str) -> FoundFile:
+    """Read a whole file. Failures are values: one bad file must not stop a load.
+
+    By file descriptor: a store is thousands of small files, and what `pathlib` and `io`
+    do for each costs as much as the reading.
+    """
+    try:
+        # Not blocking: opening a named pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return _unread(origin, Reason.UNREADABLE, "not a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                return _unread(origin, Reason.TOO_LARGE, f"{status.st_size} bytes")
+            return FoundFile(origin, _read_all(descriptor, status.st_size))
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        if Path(path).is_symlink():
+            return _unread(origin, Reason.UNREADABLE, "a link to nothing")
+        return _unread(origin, Reason.VANISHED, "was there when the folder was listed")
+    except OSError as exc:
+        reason = Reason.SYMLINK_LOOP if exc.errno == errno.ELOOP else Reason.UNREADABLE
+        return _unread(origin, reason, exc.strerror or str(exc))
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    # One byte more than expected, to see the end without another call.
+    data = os.read(descriptor, size + 1)
+    if len(data) == size:
+        return data
+    parts = [data]  # it is growing, or came in pieces
+    while part := os.read(descriptor, 1 << 20):
+        parts.append(part)
+        if sum(map(len, parts)) > MAX_FILE_BYTES:
+            raise OSError(errno.EFBIG, "the file grows while it is read")
+    return b"".join(parts)
+
+
+def _unread(origin: str, reason: Reason, detail: str) -> FoundFile:
+    return FoundFile(origin, rejection=Rejection(origin, reason, detail))
+
+
+def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[FoundFile, Any]:
+    """Read and parse a file; a file that is being rewritten is given time to be finished.
+
+    HARCA writes in place, so that a reader can meet half a file. An old file that is cut
+    short stays so: no use waiting.
+    """
+    for attempt in range(_REREADS):
+        found = read_file(path, origin)
+        if found.rejection is not None:
+            return found, None
+        try:
+            return found, parse(found.data)
+        except (ValueError, RecursionError) as exc:
+            if found.data.startswith(_LFS_POINTER):
+                found.rejection = Rejection(
+                    origin,
+                    Reason.LFS_POINTER,
+                    "a Git LFS pointer, not the file (run `git lfs pull`)",
+                    found.data,
+                )
+                return found, None
+            found.rejection = Rejection(origin, Reason.UNPARSABLE, _short(exc), found.data)
+            if attempt + 1 == _REREADS or not _being_written(path):
+                return found, None
+            time.sleep(_REREAD_PAUSE_S)
+    raise AssertionError("unreachable")
+
+
+def exact_json(data: bytes) -> Any:
+    """Parse JSON without changing a value.
+
+    orjson makes floats of integers over 64 bits, and refuses what JavaScript or Python
+    can write: NaN, half a surrogate pair, a byte order mark. The standard parser takes
+    them; what is wrong with them is told later.
+    """
+    if _LONG_NUMBER not in data.translate(_AS_ZEROS) or not _LONG_INTEGER.search(data):
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
+    return json.loads(data.decode("utf-8-sig"))
+
+
+def _being_written(path: str) -> bool:
+    try:
+        return time.time() - os.stat(path).st_mtime < 1.0  # noqa: PTH116  # a str already
+    except OSError:
+        return False
+
+
+def _short(exc: Exception) -> str:
+    if isinstance(exc, RecursionError):
+        return "nested too deeply"
+    return str(exc).splitlines()[0][:200]
+
+
+def as_payload(value: Any, whole: bytes) -> bytes:
+    """Return an entry of a larger file as JSON bytes, for a rejection.
+
+    An entry that is nested too deeply to be written again gives the *whole* file.
+    """
+    try:
+        # The standard encoder: orjson would write NaN as null.
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError:
+        return whole
+
+
+def head(path: Path, size: int = 16) -> bytes:
+    """Return the first *size* bytes of a file; nothing if it cannot be read or is no file.
+
+    Raises:
+        LfsPointer: Git LFS left a pointer in place of the file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return b""
+        start = os.read(descriptor, max(size, len(_LFS_POINTER)))
+    finally:
+        os.close(descriptor)
+    if start.startswith(_LFS_POINTER):
+        raise LfsPointer(printable(str(path)))
+    return start[:size]
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Say whether Git LFS left a pointer in place of the file at *path*."""
+    try:
+        head(path)
+    except LfsPointer:
+        return True
+    return False
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """Open a file for reading; never waits, as opening a named pipe would.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield *root* and each folder below it with the names of its files, both sorted.
+
+    A folder that cannot be listed is passed over, and so are links to folders: a walk
+    only looks for stores, and the reader of one says what it cannot read.
+    """
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(set(inner) - SKIPPED_FOLDERS)
+        yield Path(folder), sorted(names)
+
+
+def origin_of(path: Path, root: Path) -> str:
+    """Return where a file lies in the store at *root*, for messages and keys."""
+    base = root if root.is_dir() else root.parent
+    return printable(os.path.relpath(path, base))
