@@ -7,6 +7,9 @@ from typing import Any
 
 from harca.readers.harca import record_key
 
+Entry = tuple[str, list[float]]
+"""A text that stands for itself, and its vector."""
+
 DATE = "2025-03-16T03:08:02.864Z"
 
 

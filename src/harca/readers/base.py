@@ -16,9 +16,9 @@ from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, prin
 FOLDER_FORMATS = ("harca.readers.llamaindex",)
 # These are asked about the path alone and look below it themselves; the first that knows
 # what is there has it.
-TREE_FORMATS = ("harca.readers.harca",)
+TREE_FORMATS = ("harca.readers.harca", "harca.readers.langchain_cache")
 # Likewise, but files of any meaning: if two find vectors, the operator has to say which.
-FILE_FORMATS: tuple[str, ...] = ()
+FILE_FORMATS = ("harca.readers.json_files", "harca.readers.csv_files")
 MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS
 
 

@@ -50,17 +50,22 @@ _METADATA = (
     "metadata", "meta", "metadatas", "cmetadata", "payload", "properties", "attributes",
     "metadatajson", "extrainfo",
 )  # fmt: skip
-_MODELS = ("model", "modelid", "modelname", "embeddingmodel", "embeddingmodelname")
+MODEL_NAMES = ("model", "modelid", "modelname", "embeddingmodel", "embeddingmodelname")
+_NO_TEXTS = (
+    *MODEL_NAMES, *_METADATA, *_IDS, "object", "type", "kind", "source", "url", "path", "file",
+    "filename", "language", "lang", "status", "category", "hash", "index",
+)  # fmt: skip
 _CREATED = ("createdat", "created", "creationdate", "createdon", "timestamp", "insertedat")
 
 _SEPARATORS = re.compile(r"[\s,;]+")
 _WRAPPED = re.compile(
     r"(?:np\.|numpy\.)?(?:array|tensor)\((?P<inside>.*?)(?:,\s*dtype=.*)?\)", re.S
 )
+_OPENINGS = ("[", "{", "(", "array(", "tensor(", "np.array(", "numpy.array(")
 _LONGEST_VECTOR_TEXT = 4 << 20  # 16,000 components of at most 25 characters, with room
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     return re.sub(r"(?<=.)[_\-\s]", "", name.lower())
 
 
@@ -97,14 +102,14 @@ class FieldMap:
         taken = {self.metadata, self.vector}
         self.id = seen.given("id", given.id) or seen.id(_IDS, without=taken)
         self.text = seen.given("text", given.text) or seen.text(_TEXTS, without=taken | {self.id})
-        self.model = seen.given("model", given.model) or seen.first(_MODELS, _is_text)
+        self.model = seen.given("model", given.model) or seen.first(MODEL_NAMES, _is_text)
         self.created = seen.given("created", given.created) or seen.first(_CREATED, _is_time)
         self.unread = [
             name
             for name in seen.names
             if name not in (self.vector, self.id, self.text, self.metadata)
-            and seen.any_is(name, _is_vector_text if missing_is_nan else _is_long_vector)
-            and (_plain(name) in _VECTORS or "embed" in name.lower() or "vector" in name.lower())
+            and seen.any_is(name, is_vector)
+            and (plain_name(name) in _VECTORS or re.search("embed|vector", name.lower()))
         ]
 
     @property
@@ -212,7 +217,7 @@ class _Seen:
     def _candidates(self, wanted: Iterable[str], names: Iterable[str]) -> list[str]:
         plain: dict[str, str] = {}
         for name in names:
-            plain.setdefault(_plain(name.rpartition(".")[2]), name)
+            plain.setdefault(plain_name(name.rpartition(".")[2]), name)
         return [plain[name] for name in wanted if name in plain]
 
     def any_is(self, name: str, test: Callable[[Any], bool]) -> bool:
@@ -252,7 +257,8 @@ class _Seen:
         for name in self._candidates(wanted, self.names):
             values = [row.get(name) for row in self._sample if row.get(name) is not None]
             keys = [key_of(value, "") for value in values]
-            if name not in without and keys and all(keys) and len(set(keys)) == len(keys):
+            are_keys = bool(keys) and all(isinstance(key, str) and key for key in keys)
+            if name not in without and are_keys and len(set(keys)) == len(keys):
                 return name
         return None
 
@@ -267,7 +273,7 @@ class _Seen:
             for name in self.names
             if name not in without
             and self.any_is(name, _is_text)
-            and _plain(name) not in (*_MODELS, *_CREATED, *_METADATA, *_IDS)
+            and plain_name(name) not in (*_NO_TEXTS, *_CREATED)
         ]
         return texts[0] if len(texts) == 1 else None
 
@@ -308,7 +314,7 @@ def is_vector(value: Any) -> bool:
 
 
 def _is_vector_text(value: Any) -> bool:
-    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{", "array(", "tensor(")):
+    if not isinstance(value, str) or not value.lstrip().startswith(_OPENINGS):
         return False
     return isinstance(vector_from_text(value), list)
 

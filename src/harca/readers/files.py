@@ -109,7 +109,7 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
                     found.data,
                 )
                 return found, None
-            found.rejection = Rejection(origin, Reason.UNPARSABLE, _short(exc), found.data)
+            found.rejection = Rejection(origin, Reason.UNPARSABLE, short(exc), found.data)
             if attempt + 1 == _REREADS or not _being_written(path):
                 return found, None
             time.sleep(_REREAD_PAUSE_S)
@@ -138,7 +138,8 @@ def _being_written(path: str) -> bool:
         return False
 
 
-def _short(exc: Exception) -> str:
+def short(exc: Exception) -> str:
+    """Return what a parser said, in a line."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
     return str(exc).splitlines()[0][:200]

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from harca.errors import EmptyStore, counted
 from harca.model import Item, Reason, Rejection, StoreNotes, Warn
 from harca.readers.base import Defaults
+from harca.readers.fields import free_name
 from harca.readers.files import (
     SKIPPED_FOLDERS,
     FoundFile,
@@ -52,6 +53,9 @@ _ENTRY_FIELDS = {"id", "content", "embedding", "metadata", "created_at"}
 # 16,000 components of at most 25 characters, with room: more is no vector.
 _MAX_INFLATED_BYTES = 4 * 1024 * 1024
 
+_STRANGE_ENTRIES = 100  # without one that is HARCA's: the store is somebody else's
+_DOCUMENTS = "vector-store.json"
+
 _VECTOR_FIELD = re.compile(rb'"embedding":\s*\[')
 
 
@@ -62,10 +66,14 @@ def open_path(path: Path, defaults: Defaults) -> "HarcaReader | None":
         EmptyStore: It is one, but nothing in it has a vector.
     """
     reader = HarcaReader(path, defaults)
-    seen_any = False
+    seen_any, strange = False, 0
     for found in reader.items():
-        if isinstance(found, Item):
+        if reader.recognised:
             return reader
+        if isinstance(found, Item):
+            strange += 1  # other programs write files of texts and embeddings too
+            if strange == _STRANGE_ENTRIES:
+                return None
         seen_any = seen_any or bool(_RECORD_NAME.fullmatch(found.origin.rpartition("/")[2]))
     notes = reader.notes
     if seen_any:
@@ -100,6 +108,7 @@ class HarcaReader:
         self.path = path
         self.defaults = defaults or Defaults()
         self.notes = StoreNotes()
+        self.recognised = False  # an entry was met that only HARCA writes
         self._parser = simdjson.Parser()
         # Stands for the vector while the rest is parsed; nothing in a store is equal to it.
         self._token = token_hex(16)
@@ -119,7 +128,7 @@ class HarcaReader:
 
     def items(self) -> Iterator[Item | Rejection]:
         """Yield what the store holds; memory is the names of one folder and one file."""
-        self.notes = StoreNotes()
+        self.notes = StoreNotes(why="files of text, modelName and embedding")
         if self.path.is_file():
             yield from self._read(str(self.path), self.path.name, self.path.name, folder=".")
             return
@@ -247,6 +256,7 @@ class HarcaReader:
             key = record_key(str(model), text)
             if stem != key and stem != _md5(text):
                 warnings = (Warn.NAME_MISMATCH,)
+        self.recognised |= isinstance(text, str) and (not warnings or "modelName" in value)
         raw: Any = value.get("embedding") if vector is None else vector
         metadata = {field: entry for field, entry in value.items() if field not in _OWN_FIELDS}
         if isinstance(raw, dict) and (marker := _compression(raw)):
@@ -255,8 +265,8 @@ class HarcaReader:
             except (ValueError, zlib.error, TypeError, RecursionError) as exc:
                 detail = f"the compressed vector cannot be unpacked: {exc}"
                 return Rejection(found.origin, Reason.UNPARSABLE, detail, found.data)
-            metadata[_free(metadata, "compressed")] = marker
-        metadata[_free(metadata, "directory")] = folder
+            metadata[free_name(metadata, "compressed")] = marker
+        metadata[free_name(metadata, "directory")] = folder
         nested = metadata.pop("metadata", None)
         if isinstance(nested, dict):
             if nested.keys() & metadata.keys():
@@ -284,6 +294,7 @@ class HarcaReader:
         if not _holds_vectors(entries):
             yield from self._no_record(found, "a list without embeddings")
             return
+        self.recognised |= found.origin.rpartition("/")[2] == _DOCUMENTS
         for number, entry in enumerate(entries):
             metadata = entry.get("metadata") if isinstance(entry, dict) else None
             created = metadata.get("created") if isinstance(metadata, dict) else None
@@ -292,6 +303,7 @@ class HarcaReader:
 
     def _table(self, table: str, rows: list[Any], found: FoundFile) -> Iterator[Item | Rejection]:
         """Rows of a table, exported as JSON; vectors in pgvector's text form."""
+        self.recognised = True
         for number, entry in enumerate(rows):
             created = entry.get("created_at") if isinstance(entry, dict) else None
             origin = f"{found.origin}#{table}[{number}]"
@@ -319,13 +331,6 @@ class HarcaReader:
             origin=origin,
             payload=lambda: as_payload(entry, found.data),
         )
-
-
-def _free(fields: dict[str, Any], name: str) -> str:
-    """Return *name*, unless the record has a field of its own called so."""
-    while name in fields:
-        name = f"store_{name}"
-    return name
 
 
 def record_key(model: str, text: str) -> str:
