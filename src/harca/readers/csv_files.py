@@ -91,7 +91,7 @@ def _layout(file: Path, defaults: Defaults) -> Layout | None:
         except (UnicodeError, OSError):
             continue
         lines = [line for line in lines if line]
-        if len(lines) < 2 and not (lines and any(map(is_vector, lines[0]))):
+        if not lines or len(lines[0]) < 2:
             continue
         layout = _told(lines, encoding, separator, defaults)
         if layout is not None:

@@ -316,7 +316,8 @@ def is_vector(value: Any) -> bool:
 def _is_vector_text(value: Any) -> bool:
     if not isinstance(value, str) or not value.lstrip().startswith(_OPENINGS):
         return False
-    return isinstance(vector_from_text(value), list)
+    numbers = vector_from_text(value)
+    return isinstance(numbers, list) and bool(numbers)
 
 
 def _is_long_vector(value: Any) -> bool:
