@@ -1,14 +1,16 @@
 """What an operator can choose about a load."""
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harca.batching import BATCH_ROWS
 from harca.errors import UsageError
 from harca.model import Expired, OnConflict
-from harca.readers.base import Defaults
+from harca.readers.base import Defaults, FieldNames, known_formats
 
 _MOST_DIGITS = 9
 _MOST_LABEL_BYTES = 600  # a store's name stands in an index entry beside a key
@@ -24,6 +26,9 @@ class LoadOptions:
         name: What the store is called in the table; its absolute path if None.
         max_rejects: How many rejected records are accepted; None: the load goes on
             whatever their number, and its outcome is "different" if there is any.
+        format: The only format to be considered; the store's own is told if None.
+        records: Where in the store the records are, and the names of their fields:
+            see `harca.readers.base.FieldNames`.
     """
 
     name: str | None = None
@@ -33,15 +38,38 @@ class LoadOptions:
     model: str = "unknown"
     batch_rows: int = BATCH_ROWS
     max_rejects: int | None = None
+    format: str | None = None
+    records: str | None = None
+    id_field: str | None = None
+    text_field: str | None = None
+    vector_field: str | None = None
+    metadata_field: str | None = None
+    model_field: str | None = None
+    created_field: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("name", "source", "model"):
             check_label(name, getattr(self, name))
+        if self.format is not None and self.format not in known_formats():
+            raise UsageError(
+                f'--format is "{self.format}", expected one of {", ".join(known_formats())}',
+                hint="Leave it out: what a store is, is told by its contents.",
+            )
 
     @property
     def defaults(self) -> Defaults:
         """What a reader takes where the store says nothing."""
-        return Defaults(model_id=self.model, source=self.source)
+        names = {
+            one.name: getattr(self, f"{one.name}_field")
+            for one in fields(FieldNames)
+            if one.name != "records"
+        }
+        return Defaults(
+            model_id=self.model,
+            source=self.source,
+            format=self.format,
+            fields=FieldNames(records=self.records, **names),
+        )
 
     @classmethod
     def from_text(cls, given: Mapping[str, str]) -> "LoadOptions":
@@ -51,11 +79,13 @@ class LoadOptions:
             UsageError: A name or a value is not known.
         """
         values: dict[str, Any] = dict(given)
+        if "mapping" in values:
+            values = {**read_mapping(values.pop("mapping")), **values}
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
+            known = ", ".join(sorted([*cls.__dataclass_fields__, "mapping"]))
             raise UsageError(
-                f'unknown option "{unknown[0]}"',
-                hint=f"Known: {', '.join(sorted(cls.__dataclass_fields__))}, store, database.",
+                f'unknown option "{unknown[0]}"', hint=f"Known: {known}, store, database."
             )
         if "on_conflict" in values:
             values["on_conflict"] = _choice(OnConflict, "on_conflict", values["on_conflict"])
@@ -69,6 +99,40 @@ class LoadOptions:
     def as_dict(self) -> dict[str, Any]:
         """Return the options as they are noted in the ledger."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+# What a mapping file can say: what a store is, and not how it is loaded.
+_MAPPED = (
+    "format", "records", "model", "source", "id_field", "text_field", "vector_field",
+    "metadata_field", "model_field", "created_field",
+)  # fmt: skip
+
+
+def read_mapping(path: str | Path) -> dict[str, str]:
+    """Return the options that a mapping file in TOML holds; see docs/formats.md.
+
+    Raises:
+        UsageError: It cannot be read, or says what it cannot say.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as exc:
+        raise UsageError(
+            f'mapping file "{path}" cannot be read: {exc.strerror or exc}',
+            hint="Give the path of a TOML file; docs/formats.md shows one.",
+        ) from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(
+            f'mapping file "{path}" is no TOML: {exc}', hint="docs/formats.md shows one."
+        ) from exc
+    for name, value in values.items():
+        if name not in _MAPPED or not isinstance(value, str):
+            found = f'unknown name "{name}"' if name not in _MAPPED else f'"{name}" is no string'
+            raise UsageError(
+                f'mapping file "{path}": {found}', hint=f"Known names: {', '.join(_MAPPED)}."
+            )
+    return values
 
 
 def check_label(name: str, value: str | None) -> None:

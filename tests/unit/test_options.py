@@ -11,7 +11,9 @@ from harca.model import Expired, OnConflict
 from harca.options import LoadOptions
 
 KNOWN = (
-    "Known: batch_rows, expired, max_rejects, model, name, on_conflict, source, store, database."
+    "Known: batch_rows, created_field, expired, format, id_field, mapping, max_rejects, "
+    "metadata_field, model, model_field, name, on_conflict, records, source, text_field, "
+    "vector_field, store, database."
 )
 
 
@@ -127,3 +129,37 @@ def test_options_are_noted_as_json_and_read_back():
 
     assert noted["on_conflict"] == "keep"
     assert LoadOptions(**noted) == options
+
+
+def test_a_mapping_file_says_what_a_store_is_and_options_go_first(tmp_path):
+    path = tmp_path / "odd.toml"
+    path.write_text('format = "json"\ntext_field = "body"\nmodel = "m"\nrecords = "a.b"\n')
+
+    options = LoadOptions.from_text({"mapping": str(path), "model": "given"})
+
+    assert (options.format, options.model, options.records) == ("json", "given", "a.b")
+    assert options.defaults.fields.text == "body"
+    assert LoadOptions(**options.as_dict()) == options
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("text_field = ", "is no TOML"),
+        ("\udcff", "is no TOML"),
+        ('on_conflict = "newest"', 'unknown name "on_conflict"'),
+        ("text_field = 1", '"text_field" is no string'),
+        ('format = "nope"', '--format is "nope", expected one of '),
+    ],
+)
+def test_a_mapping_file_that_cannot_be_used_is_refused(text, message, tmp_path):
+    path = tmp_path / "odd.toml"
+    if text is not None:
+        path.write_bytes(text.encode(errors="surrogateescape"))
+
+    with pytest.raises(UsageError) as caught:
+        LoadOptions.from_text({"mapping": str(path)})
+
+    assert message in str(caught.value)
+    assert caught.value.hint

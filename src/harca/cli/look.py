@@ -15,8 +15,23 @@ from harca.cli.app import (
     begin,
     resolve,
 )
-from harca.cli.move import NameOption, StoreArgument
 from harca.cli.progress import watcher
+from harca.cli.store import (
+    CreatedOption,
+    FormatOption,
+    IdOption,
+    MappingOption,
+    MetadataOption,
+    ModelFieldOption,
+    ModelOption,
+    NameOption,
+    RecordsOption,
+    SourceOption,
+    StoreArgument,
+    TextOption,
+    VectorOption,
+    load_options,
+)
 from harca.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -27,9 +42,17 @@ if TYPE_CHECKING:
 @app.command()
 def inspect(
     store: StoreArgument,
-    model: Annotated[
-        str | None, typer.Option(help="Model label for records that name none.")
-    ] = None,
+    model: ModelOption = None,
+    source: SourceOption = None,
+    format: FormatOption = None,
+    records: RecordsOption = None,
+    id_field: IdOption = None,
+    text_field: TextOption = None,
+    vector_field: VectorOption = None,
+    metadata_field: MetadataOption = None,
+    model_field: ModelFieldOption = None,
+    created_field: CreatedOption = None,
+    mapping: MappingOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
@@ -43,9 +66,21 @@ def inspect(
     """
     out = begin(json, quiet, verbose)
     from harca.inspect import inspect as look
-    from harca.options import LoadOptions
 
-    found = look(store, LoadOptions(model=model) if model else None)
+    options = load_options(
+        model=model,
+        source=source,
+        format=format,
+        records=records,
+        id_field=id_field,
+        text_field=text_field,
+        vector_field=vector_field,
+        metadata_field=metadata_field,
+        model_field=model_field,
+        created_field=created_field,
+        mapping=mapping,
+    )
+    found = look(store, options)
     out.result(found.as_dict, lambda: render.inspection(found))
 
 

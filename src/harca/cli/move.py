@@ -17,13 +17,23 @@ from harca.cli.app import (
     resolve,
 )
 from harca.cli.progress import watcher
+from harca.cli.store import (
+    CreatedOption,
+    FormatOption,
+    IdOption,
+    MappingOption,
+    MetadataOption,
+    ModelFieldOption,
+    ModelOption,
+    NameOption,
+    RecordsOption,
+    SourceOption,
+    StoreArgument,
+    TextOption,
+    VectorOption,
+    load_options,
+)
 from harca.errors import ExitCode
-
-StoreArgument = Annotated[Path, typer.Argument(help="Folder or file that holds the vectors.")]
-NameOption = Annotated[
-    str | None,
-    typer.Option("--name", help="What the store is called in the table; its path by default."),
-]
 
 
 @app.command()
@@ -40,13 +50,18 @@ def migrate(
     expired: Annotated[
         str, typer.Option(metavar="keep|skip", help="What is done with expired records.")
     ] = "keep",
-    source: Annotated[
-        str | None, typer.Option(help="Label for the column source, of all records.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model label for records that name none.")
-    ] = None,
+    source: SourceOption = None,
+    model: ModelOption = None,
     name: NameOption = None,
+    format: FormatOption = None,
+    records: RecordsOption = None,
+    id_field: IdOption = None,
+    text_field: TextOption = None,
+    vector_field: VectorOption = None,
+    metadata_field: MetadataOption = None,
+    model_field: ModelFieldOption = None,
+    created_field: CreatedOption = None,
+    mapping: MappingOption = None,
     batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Records per transaction (1,000).")
     ] = None,
@@ -61,6 +76,7 @@ def migrate(
 ) -> None:
     """Bring a store into PostgreSQL: upgrade the schema, load, index, verify.
 
+    The store's format is told by its contents (docs/formats.md has the list).
     Run again, it goes on where it was interrupted, or takes in what is new. Exit code 0
     means that every record is in and compared; with rejected records beyond
     --max-rejects it is 3.
@@ -69,19 +85,24 @@ def migrate(
     """
     out = begin(json, quiet, verbose)
     from harca.migrate import migrate as run
-    from harca.options import LoadOptions
 
-    given = {
-        "on_conflict": on_conflict,
-        "expired": expired,
-        "source": source,
-        "model": model,
-        "name": name,
-        "batch_rows": batch_rows,
-        "max_rejects": max_rejects,
-    }
-    options = LoadOptions.from_text(
-        {key: str(value) for key, value in given.items() if value is not None}
+    options = load_options(
+        on_conflict=on_conflict,
+        expired=expired,
+        source=source,
+        model=model,
+        name=name,
+        format=format,
+        records=records,
+        id_field=id_field,
+        text_field=text_field,
+        vector_field=vector_field,
+        metadata_field=metadata_field,
+        model_field=model_field,
+        created_field=created_field,
+        mapping=mapping,
+        batch_rows=batch_rows,
+        max_rejects=max_rejects,
     )
     with watcher(quiet=quiet) as watching:
         done = run(store, lambda: resolve(database), options, watcher=watching)

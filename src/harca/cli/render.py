@@ -7,7 +7,7 @@ from unicodedata import east_asian_width
 from harca.errors import counted
 
 if TYPE_CHECKING:
-    from harca.inspect import Inspection
+    from harca.inspect import Inspection, SpaceFound
     from harca.migrate import Migration
     from harca.model import StoreNotes
     from harca.postgres.search import Answer
@@ -51,13 +51,24 @@ def inspection(found: "Inspection") -> str:
     notes = found.notes
     parts = [
         f"{found.path}: format {found.format}, {counted(notes.files, 'file')}, {size(notes.bytes)}",
+    ]
+    if notes.why:
+        parts.append(f"told by: {notes.why}")
+    if notes.fields:
+        parts.append("read as: " + ", ".join(f"{to} = {of}" for to, of in notes.fields.items()))
+    parts += [
         f"{counted(found.records, 'record')} in {counted(len(found.spaces), 'space')}"
         + (f", {found.expired:,} of them expired" if found.expired else ""),
         table(
-            ("model", "dims", "records"),
-            [(space.model_id, space.dims, space.records) for space in found.spaces],
+            ("model", "dims", "records", "length of the embeddings"),
+            [
+                (space.model_id, space.dims, space.records, _lengths(space))
+                for space in found.spaces
+            ],
         ),
     ]
+    if notes.metric:
+        parts.append(f"metric in the store: {notes.metric}")
     if found.conflicts:
         parts.append(f"{counted(len(found.conflicts), 'conflict')} (one key, different contents):")
         parts += [
@@ -66,9 +77,13 @@ def inspection(found: "Inspection") -> str:
         ]
     if found.repeated:
         parts.append(f"{counted(found.repeated, 'record')} there twice, alike")
+    if found.repeated_texts or found.repeated_vectors:
+        parts.append(
+            f"{counted(found.repeated_texts, 'text')} and "
+            f"{counted(found.repeated_vectors, 'vector')} repeat an earlier one"
+        )
     parts += _without_vectors(notes)
-    if notes.left_out:
-        parts.append(f"{counted(len(notes.left_out), 'file')} without records (not loaded)")
+    parts += _left_out(notes)
     if found.rejected:
         parts.append(
             f"{counted(found.rejected.total(), 'record')} would be rejected: "
@@ -77,7 +92,36 @@ def inspection(found: "Inspection") -> str:
     if found.warnings:
         parts.append(f"odd, but loaded: {_counts(found.warnings)}")
     parts += [f"  {problem}" for problem in found.problems]
+    about = found.estimate
+    if about.rows:
+        parts.append(
+            f"in PostgreSQL about: {counted(about.rows, 'row')}, {size(about.table_bytes)} and "
+            f"{size(about.index_bytes)} of indexes; {_duration(about.load_s)} to load"
+            + (f", {_duration(about.index_s)} to index" if about.index_s else "")
+        )
     return "\n".join(parts)
+
+
+def _lengths(space: "SpaceFound") -> str:
+    if space.unit == space.records:
+        return "1"
+    low, high = space.norms
+    some = f"; {space.unit:,} of length 1" if space.unit else ""
+    return f"{low:.3g} to {high:.3g}{some}"
+
+
+def _left_out(notes: "StoreNotes") -> list[str]:
+    """Return what of a store is not loaded, and why."""
+    if not notes.left_out:
+        return []
+    listed = [f"  {what}: {why}" for what, why in notes.left_out[:_SHOWN_MISMATCHES]]
+    return [f"{len(notes.left_out):,} not loaded:", *listed]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def migration(done: "Migration") -> str:
