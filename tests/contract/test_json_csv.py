@@ -275,6 +275,13 @@ def test_tables_are_read_as_programs_write_them(text, expected, tmp_path):
     assert told(found) == (*expected[:2], V, expected[2])
 
 
+def test_lines_of_json_are_no_table(tmp_path):
+    rows = [{"id": n, "text": "t", "embedding": [n / 8 + k for k in range(20)]} for n in range(9)]
+    path = write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "items.jsonl")
+
+    assert open_store(path).format == "jsonl"
+
+
 def test_components_in_columns_are_a_vector(tmp_path):
     header = ["name", *(f"x{number}" for number in range(10))]
     path = write(tmp_path, f"{','.join(header)}\nt,{','.join(['0.5'] * 10)}\n", "t.csv")

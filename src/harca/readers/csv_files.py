@@ -26,7 +26,7 @@ _SUFFIXES = (".csv", ".tsv", ".tab")
 _SEPARATORS = ",;\t|"
 _LONGEST_FIELD = 64 << 20
 _FEWEST_COMPONENTS = 8
-_COMPONENT = re.compile(r"(?P<name>.*?)(?P<number>\d+)")
+_COMPONENT = re.compile(r"(?P<name>(?:[^\W\d].*?)?)(?P<number>\d+)")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -83,6 +83,8 @@ def _layout(file: Path, defaults: Defaults) -> Layout | None:
         return None
     if b"\0" in start and not start.startswith(_UTF16):
         return None  # a binary file
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+        return None  # JSON, which has commas too
     encoding = "utf-16" if start.startswith(_UTF16) else "utf-8-sig"
     for separator in _SEPARATORS:
         try:
