@@ -12,11 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harca.errors import EmptyStore, LfsPointer, SourceError, StoreNotFound, UnknownFormat
+from harca.errors import (
+    EmptyStore,
+    LfsPointer,
+    SeveralFormats,
+    SourceError,
+    StoreNotFound,
+    UnknownFormat,
+)
 from harca.load import Intake
 from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
-from harca.readers.base import MODULES, open_store
+from harca.readers.base import MODULES, Defaults, open_store
 from tests.contract import make_json
 from tests.stores import Entry, record, write_record
 from tests.unit.memory_target import STARTED
@@ -373,6 +380,32 @@ def test_a_refusal_lists_the_formats_that_are_read(tmp_path):
     assert caught.value.hint == (
         f"Formats that are read: {', '.join(sorted(known_formats()))}. Is this the right folder?"
     )
+
+
+def test_stores_of_several_formats_are_refused_with_a_list(tmp_path):
+    _llamaindex(tmp_path, ENTRIES)
+    (tmp_path / "more").mkdir()
+    make_json.table(tmp_path / "more", ENTRIES)
+
+    with pytest.raises(SeveralFormats) as caught:
+        open_store(tmp_path)
+
+    assert str(caught.value) == (
+        f'"{tmp_path}" holds stores of several formats: llamaindex in storage, '
+        "csv in more/table.csv"
+    )
+    assert open_store(tmp_path, Defaults(format="csv")).format == "csv"
+
+
+def test_several_stores_of_one_format_are_read_one_after_the_other(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        _llamaindex(tmp_path / name, ENTRIES)
+
+    records = records_of(tmp_path)
+
+    assert len({one.key for one in records}) == len(records) == 2 * len(ENTRIES)
+    assert {one.origin.split("/")[0] for one in records} == {"a", "b"}
 
 
 def known_formats():

@@ -9,7 +9,7 @@ from typing import Any
 
 from harca.errors import EmptyStore, SeveralFormats, SourceError, StoreNotFound, UnknownFormat
 from harca.model import Item, Reader, Rejection, StoreNotes
-from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, printable
+from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, printable, walk
 
 # One module a format. A module has FORMAT and open_path(). The first ones are asked about the
 # path and each folder below it, as these stores have a folder of their own.
@@ -19,6 +19,7 @@ FOLDER_FORMATS = ("harca.readers.llamaindex",)
 TREE_FORMATS = ("harca.readers.harca", "harca.readers.langchain_cache")
 # Likewise, but files of any meaning: if two find vectors, the operator has to say which.
 FILE_FORMATS = ("harca.readers.json_files", "harca.readers.csv_files")
+_MOST_LOOSE_FILES = 1_000
 MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS
 
 
@@ -161,7 +162,9 @@ def _open(path: Path, defaults: Defaults) -> Reader:
         return reader
 
     found = _in_folders(path, ask)
-    if not found:
+    if found:
+        found |= _loose_files(path, set(found), ask)
+    else:
         for module in _modules(TREE_FORMATS):
             reader = ask(module, path)
             if reader is not None:
@@ -184,7 +187,9 @@ def _open(path: Path, defaults: Defaults) -> Reader:
         raise empty[0]
     if path.is_dir() and not any(path.iterdir()):
         raise EmptyStore(str(path), found="an empty folder")
-    raise UnknownFormat(str(path), found=_describe(path), known=", ".join(known_formats()))
+    raise UnknownFormat(
+        str(path), found=_describe(path), known=defaults.format or ", ".join(known_formats())
+    )
 
 
 def _modules(names: tuple[str, ...]) -> list[Any]:
@@ -215,6 +220,27 @@ def _in_folders(path: Path, ask: Any) -> dict[str, Reader]:
             inner.clear()  # what lies below belongs to it
         inner[:] = sorted(set(inner) - SKIPPED_FOLDERS)
     return found
+
+
+def _loose_files(path: Path, claimed: set[str], ask: Any) -> dict[str, Reader]:
+    """Return a file with vectors beside the stores that have folders of their own, if any.
+
+    It would be left behind without a word.
+    """
+    asked = 0
+    for folder, names in walk(path):
+        where = origin_of(folder, path)
+        if any(one in (".", where) or where.startswith(f"{one}/") for one in claimed):
+            continue
+        for name in names:
+            for module in _modules(FILE_FORMATS):
+                reader = ask(module, folder / name)
+                if reader is not None:
+                    return {origin_of(folder / name, path): reader}
+            asked += 1
+            if asked == _MOST_LOOSE_FILES:
+                return {}
+    return {}
 
 
 def _describe(path: Path) -> str:
