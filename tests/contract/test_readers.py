@@ -38,6 +38,8 @@ class Format:
         make_empty: Writes a store of the format that has no vector.
         lines: A store cut at the end of a line is a shorter store of the format.
         texts: False if the format keeps vectors only.
+        streams: True if a large store takes no more memory than a small one; one case for
+            each way of reading is enough.
     """
 
     module: str
@@ -45,6 +47,7 @@ class Format:
     make_empty: Callable[[Path], Path]
     lines: bool = False
     texts: bool = True
+    streams: bool = False
 
 
 def _harca_files(folder: Path, entries: Sequence[Entry]) -> Path:
@@ -141,13 +144,19 @@ CASES = {
     "LlamaIndex of TypeScript": Format(
         "harca.readers.llamaindex", _llamaindex_typescript, _llamaindex_without_vectors
     ),
-    "JSON list": Format("harca.readers.json_files", make_json.json_list, make_json.empty_list),
+    "JSON list": Format(
+        "harca.readers.json_files", make_json.json_list, make_json.empty_list, streams=True
+    ),
     "JSON by id": Format("harca.readers.json_files", make_json.json_by_id, make_json.empty_list),
     "JSON below keys": Format(
         "harca.readers.json_files", make_json.json_nested, make_json.empty_list
     ),
     "JSON lines": Format(
-        "harca.readers.json_files", make_json.json_lines, make_json.empty_list, lines=True
+        "harca.readers.json_files",
+        make_json.json_lines,
+        make_json.empty_list,
+        lines=True,
+        streams=True,
     ),
     "JSON columns": Format(
         "harca.readers.json_files", make_json.json_columns, make_json.empty_list
@@ -157,14 +166,21 @@ CASES = {
         "harca.readers.json_files", make_json.langchain_memory, make_json.empty_list
     ),
     "Spring AI": Format("harca.readers.json_files", make_json.spring_ai, make_json.empty_list),
-    "CSV": Format("harca.readers.csv_files", make_json.table, make_json.only_a_header, lines=True),
+    "CSV": Format(
+        "harca.readers.csv_files",
+        make_json.table,
+        make_json.only_a_header,
+        lines=True,
+        streams=True,
+    ),
     "LangChain cache": Format(
         "harca.readers.langchain_cache",
         make_json.cached_vectors,
         make_json.no_cached_vectors,
         texts=False,
+        streams=True,
     ),
-    "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters),
+    "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters, streams=True),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),
 }

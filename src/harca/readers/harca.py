@@ -30,7 +30,7 @@ import orjson
 import simdjson
 from numpy.typing import NDArray
 
-from harca.errors import EmptyStore, counted
+from harca.errors import EmptyStore, LfsPointer, counted
 from harca.model import Item, Reason, Rejection, StoreNotes, Warn
 from harca.readers.base import Defaults
 from harca.readers.fields import free_name
@@ -39,6 +39,7 @@ from harca.readers.files import (
     FoundFile,
     as_payload,
     exact_json,
+    head,
     printable,
     read_json,
 )
@@ -55,6 +56,8 @@ _MAX_INFLATED_BYTES = 4 * 1024 * 1024
 
 _STRANGE_ENTRIES = 100  # without one that is HARCA's: the store is somebody else's
 _DOCUMENTS = "vector-store.json"
+# 16,000 components of 25 characters take less; an export begins with its table's name.
+_LARGER_THAN_A_RECORD, _LOOKED_AT_BYTES = 1 << 20, 1 << 16
 
 _VECTOR_FIELD = re.compile(rb'"embedding":\s*\[')
 
@@ -66,9 +69,11 @@ def open_path(path: Path, defaults: Defaults) -> "HarcaReader | None":
         EmptyStore: It is one, but nothing in it has a vector.
     """
     reader = HarcaReader(path, defaults)
+    reader.only_looking = True
     seen_any, strange = False, 0
     for found in reader.items():
         if reader.recognised:
+            reader.only_looking = False
             return reader
         if isinstance(found, Item):
             strange += 1  # other programs write files of texts and embeddings too
@@ -76,6 +81,7 @@ def open_path(path: Path, defaults: Defaults) -> "HarcaReader | None":
                 return None
         seen_any = seen_any or bool(_RECORD_NAME.fullmatch(found.origin.rpartition("/")[2]))
     notes = reader.notes
+    reader.only_looking = False
     if seen_any:
         return reader  # broken records only: a load that rejects them all says so
     if notes.without_vectors or any(why == _STATS for _, why in notes.left_out):
@@ -109,6 +115,7 @@ class HarcaReader:
         self.defaults = defaults or Defaults()
         self.notes = StoreNotes()
         self.recognised = False  # an entry was met that only HARCA writes
+        self.only_looking = False  # large files that cannot be HARCA's are passed by
         self._parser = simdjson.Parser()
         # Stands for the vector while the rest is parsed; nothing in a store is equal to it.
         self._token = token_hex(16)
@@ -180,6 +187,8 @@ class HarcaReader:
     ) -> Iterator[Item | Rejection]:
         if name in _NOT_RECORDS:
             self.notes.left_out.append((origin, _STATS))
+            return
+        if self.only_looking and _is_large_and_not_ours(Path(path)):
             return
         found, parsed = read_json(path, origin, self._parse)
         self.notes.files += 1
@@ -331,6 +340,17 @@ class HarcaReader:
             origin=origin,
             payload=lambda: as_payload(entry, found.data),
         )
+
+
+def _is_large_and_not_ours(path: Path) -> bool:
+    """Say whether a file is larger than a record, and neither of the two larger files."""
+    try:
+        if path.stat().st_size < _LARGER_THAN_A_RECORD or path.name == _DOCUMENTS:
+            return False
+        start = head(path, _LOOKED_AT_BYTES)
+    except (OSError, LfsPointer):
+        return False
+    return not any(f'"{name}"'.encode() in start for name in (*_TABLES, "modelName"))
 
 
 def record_key(model: str, text: str) -> str:
