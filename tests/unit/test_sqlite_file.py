@@ -175,3 +175,15 @@ def test_a_database_is_known_by_its_first_bytes(tmp_path):
     assert [is_sqlite(tmp_path / name) for name in ("store", "renamed.txt", "other", "none")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def test_a_file_cut_short_within_a_page_is_refused(tmp_path):
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("INSERT INTO t VALUES (zeroblob(9000))")
+        connection.commit()
+    path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(SourceError, match="bytes are no whole number of pages of 4096"):
+        connect(path)

@@ -22,6 +22,9 @@ from harca.readers.files import head, printable
 _MAGIC = b"SQLite format 3\0"
 _WAL_MODE = b"\2\2"
 
+DAMAGE = (sqlite3.Error, UnicodeError)
+"""What reading a damaged database ends in; the latter if a name in it is no UTF-8."""
+
 
 def is_sqlite(path: Path) -> bool:
     """Say whether the file at *path* begins as a SQLite database does.
@@ -37,7 +40,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
     Text that is no UTF-8 comes with lone surrogates in it, so that one such record is
     rejected instead of ending the whole query. What is wrong further inside shows when it
-    is read: as `sqlite3.DatabaseError`, of which `refusal` makes an error of ours.
+    is read: as one of `DAMAGE`, of which `refusal` makes an error of ours.
 
     Raises:
         LfsPointer: Git LFS left a pointer in place of the file.
@@ -51,6 +54,7 @@ def connect(path: Path) -> sqlite3.Connection:
             f'"{printable(str(path))}" is no SQLite database',
             hint="An encrypted database has to be decrypted first.",
         )
+    _require_whole_pages(path, real, start)
     log, shared = _beside(real, "-wal"), _beside(real, "-shm")
     try:
         if _size(log):
@@ -68,11 +72,24 @@ def connect(path: Path) -> sqlite3.Connection:
             return _open(real, "mode=ro")  # a journal of a program that is at work
         except sqlite3.OperationalError:
             return _open_copy(real)  # one that a crash left behind
-    except sqlite3.DatabaseError as exc:
+    except DAMAGE as exc:
         raise refusal(path, exc) from exc
 
 
-def refusal(path: Path, found: sqlite3.Error) -> SourceError:
+def _require_whole_pages(path: Path, real: Path, start: bytes) -> None:
+    """Refuse a file that is cut short within a page: SQLite would read zeros in its place."""
+    page = int.from_bytes(start[16:18])
+    page = 1 << 16 if page == 1 else page
+    beyond = page >= 512 and _size(real) % page
+    if beyond and not _size(_beside(real, "-wal")) and not _size(_beside(real, "-journal")):
+        raise SourceError(
+            f'"{printable(str(path))}" is cut short: {_size(real)} bytes are no whole number of '
+            f"pages of {page}",
+            hint="Copy it again, or restore it from a backup.",
+        )
+
+
+def refusal(path: Path, found: Exception) -> SourceError:
     """Return the error that says what SQLite found wrong with the database at *path*."""
     return SourceError(
         f'"{printable(str(path))}" cannot be read as a SQLite database: {found}',
