@@ -27,6 +27,12 @@ from harca.readers.base import MODULES, Defaults, open_store
 from tests.contract import make_json
 from tests.stores import Entry, record, write_record
 from harca.readers.base import MODULES, open_store
+from tests.contract.make_sqlite import (
+    sqlite_blobs,
+    sqlite_empty,
+    sqlite_vec_alone,
+    sqlite_vec_joined,
+)
 from tests.contract.make_vectra import vectra, vectra_documents, vectra_empty
 from tests.stores import record, write_record
 from tests.unit.memory_target import STARTED
@@ -186,6 +192,9 @@ CASES = {
     "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters, streams=True),
     "Vectra": Format("harca.readers.vectra", vectra, vectra_empty),
     "Vectra documents": Format("harca.readers.vectra", vectra_documents, vectra_empty),
+    "SQLite": Format("harca.readers.sqlite", sqlite_blobs, sqlite_empty),
+    "sqlite-vec": Format("harca.readers.sqlite", sqlite_vec_alone, sqlite_empty),
+    "sqlite-vec with a table": Format("harca.readers.sqlite", sqlite_vec_joined, sqlite_empty),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),
 }

@@ -57,6 +57,8 @@ _NO_TEXTS = (
 )  # fmt: skip
 _CREATED = ("createdat", "created", "creationdate", "createdon", "timestamp", "insertedat")
 
+# A name that leads to the text and is not it.
+_REFERENCE = re.compile(r"(?:id|key|hash|path|file|filename|source|ur[il])$", re.I)
 _SEPARATORS = re.compile(r"[\s,;]+")
 _WRAPPED = re.compile(
     r"(?:np\.|numpy\.)?(?:array|tensor)\((?P<inside>.*?)(?:,\s*dtype=.*)?\)", re.S
@@ -181,7 +183,7 @@ class FieldMap:
         if self.metadata is not None:
             own = _take(rest, self.metadata)
             if isinstance(own, str | bytes):
-                own = _object_from_text(own)
+                own = object_from_text(own)
             if own is not None and not isinstance(own, Mapping):
                 if self._defaults.fields.metadata is not None:
                     return own  # the operator said that these are the metadata
@@ -274,6 +276,7 @@ class _Seen:
             if name not in without
             and self.any_is(name, _is_text)
             and plain_name(name) not in (*_NO_TEXTS, *_CREATED)
+            and not _REFERENCE.search(name)
         ]
         return texts[0] if len(texts) == 1 else None
 
@@ -336,7 +339,7 @@ def _is_text(value: Any) -> bool:
 
 def _is_object(value: Any) -> bool:
     if isinstance(value, str | bytes):
-        return isinstance(_object_from_text(value), Mapping)
+        return isinstance(object_from_text(value), Mapping)
     return isinstance(value, Mapping)
 
 
@@ -377,7 +380,7 @@ def _split(text: str) -> list[float]:
     return [float(part) for part in _SEPARATORS.split(inside)] if inside else []
 
 
-def _object_from_text(value: str | bytes) -> Any:
+def object_from_text(value: str | bytes) -> Any:
     """Return the object that stands in a string, or *value* if there is none."""
     data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     if not data.lstrip().startswith(b"{"):
