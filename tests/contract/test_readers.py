@@ -25,8 +25,6 @@ from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
 from tests.contract import make_json
-from tests.stores import Entry, record, write_record
-from harca.readers.base import MODULES, open_store
 from tests.contract.make_sqlite import (
     sqlite_blobs,
     sqlite_empty,
@@ -34,7 +32,7 @@ from tests.contract.make_sqlite import (
     sqlite_vec_joined,
 )
 from tests.contract.make_vectra import vectra, vectra_documents, vectra_empty
-from tests.stores import record, write_record
+from tests.stores import Entry, record, write_record
 from tests.unit.memory_target import STARTED
 
 
