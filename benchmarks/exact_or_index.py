@@ -112,7 +112,7 @@ def measure_dims(
             vectors = np.concatenate([vectors, more.astype(np.float32)])
             space = Space(MODEL, dims, size)
             index = SpaceIndex(indexes.index_name(space), space, "hnsw", "vector")
-            indexes._drop(indexed, index.name)
+            indexes.drop(indexed, index.name)
             started = perf_counter()
             indexes._create(indexed, index)
             build_s = perf_counter() - started

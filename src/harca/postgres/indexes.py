@@ -6,9 +6,9 @@ expression, as a column of mixed dimensions cannot be indexed itself.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,6 +16,7 @@ from psycopg import errors as pg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from harca.errors import TargetError
 from harca.model import Space
 from harca.postgres import legacy
 from harca.postgres.digest import query
@@ -29,6 +30,7 @@ EXACT_BELOW = 1_000
 PLAN_INDEX = "vector_embeddings_embedding_idx"
 PLAN_DIMS = 1536
 _PREFIX = "vector_embeddings_ann_"
+_KEPT = "harca: made by a revision, which drops it too"
 
 _HNSW_M = 16
 _MAX_VECTOR_DIMS = 2_000  # HNSW_MAX_DIM, pgvector src/hnsw.h
@@ -61,6 +63,10 @@ class Capabilities:
         """Index scans that go on until a filter has let enough rows through, since 0.8."""
         return self.version >= (0, 8)
 
+    def make(self, method: str, kind: str) -> bool:
+        """Say whether there can be an index by *method* on embeddings cast to *kind*."""
+        return (method != "hnsw" or self.hnsw) and (kind != "halfvec" or self.halfvec)
+
 
 @dataclass(frozen=True, slots=True)
 class SpaceIndex:
@@ -68,12 +74,14 @@ class SpaceIndex:
 
     Attributes:
         type: ``vector`` or ``halfvec``: what the embeddings are cast to.
+        parameters: Of the method, where they are not pgvector's own.
     """
 
     name: str
     space: Space
     method: str
     type: str
+    parameters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def expression(self) -> sql.Composed:
@@ -101,15 +109,17 @@ def spaces(conn: psycopg.Connection[Any]) -> list[Space]:
 
 def index_for(space: Space, can: Capabilities) -> SpaceIndex | None:
     """Return the index that *space* deserves; None if it is searched exactly."""
-    if space.records < EXACT_BELOW or not can.hnsw:
-        return None
-    if space.dims <= _MAX_VECTOR_DIMS:
-        kind = "vector"
-    elif space.dims <= _MAX_HALFVEC_DIMS and can.halfvec:
-        kind = "halfvec"
-    else:
+    kind = indexed_type(space.dims)
+    if space.records < EXACT_BELOW or kind is None or not can.make("hnsw", kind):
         return None
     return SpaceIndex(index_name(space), space, "hnsw", kind)
+
+
+def indexed_type(dims: int) -> str | None:
+    """Return what embeddings are cast to so that they can be indexed; None: they cannot."""
+    if dims <= _MAX_VECTOR_DIMS:
+        return "vector"
+    return "halfvec" if dims <= _MAX_HALFVEC_DIMS else None
 
 
 def index_name(space: Space) -> str:
@@ -138,8 +148,8 @@ def build(
     """Make the indexes that the spaces deserve, drop others, refresh statistics.
 
     Readers and writers go on meanwhile. Returns the names of the indexes built. An
-    INVALID index, as an interrupted build leaves it, is dropped and built again. Needs a
-    connection in autocommit mode.
+    INVALID index, as an interrupted build leaves it, is dropped and built again. One that a
+    revision has made is left alone. Needs a connection in autocommit mode.
 
     Args:
         patience: How long a build waits for older snapshots (``lock_timeout``); 0: for ever.
@@ -154,11 +164,12 @@ def build(
         if (index := index_for(space, can)) is not None and not _could_refuse(conn, index)
     }
     there = existing(conn)
+    left_alone = _kept(conn)
     built = []
     with _patient(conn, patience):
         for name, valid in there.items():
-            if name != PLAN_INDEX and (not valid or name not in deserved):
-                _drop(conn, name)
+            if name != PLAN_INDEX and not (valid and (name in deserved or name in left_alone)):
+                conn.execute(dropping(name))
         for name, index in deserved.items():
             if not there.get(name):
                 space = index.space
@@ -166,7 +177,9 @@ def build(
                 try:
                     _create(conn, index)
                 except pg.NumericValueOutOfRange:
-                    _drop(conn, name)  # a component is beyond half precision: searched exactly
+                    conn.execute(
+                        dropping(name)
+                    )  # a component is beyond half precision: searched exactly
                     continue
                 built.append(name)
         built += _plan_index(conn, list(deserved.values()), there, progress)
@@ -200,7 +213,60 @@ def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
         [_PREFIX.replace("_", r"\_") + "%", "%halfvec%"],
     )
     for (name,) in found.fetchall():
-        _drop(conn, name)
+        conn.execute(dropping(name))
+
+
+def create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
+    """Make an index as a revision wants it; `build` then leaves it alone.
+
+    A valid one that is made so is kept, any other of its name is dropped first. Needs a
+    connection in autocommit mode.
+
+    Raises:
+        TargetError: The server's pgvector has no such index.
+    """
+    can = capabilities(conn)
+    if not can.make(index.method, index.type):
+        raise TargetError(
+            f"pgvector {'.'.join(map(str, can.version))} has no {index.method} index on "
+            f"{index.type}",
+            hint="Update the extension: HNSW came with 0.5, halfvec with 0.7.",
+        )
+    there = valid_index(conn, index.space)
+    with _patient(conn):
+        if there is None or not _is_made_as(there, index):
+            row = conn.execute(
+                "SELECT count(*) FROM vector_embeddings WHERE model_id = %s AND dims = %s",
+                [index.space.model_id, index.space.dims],
+            ).fetchone()
+            assert row is not None
+            conn.execute(dropping(index.name))
+            _create(conn, _sized(index, rows=row[0]))
+        conn.execute(keeping(index.name))
+
+
+def drop(conn: psycopg.Connection[Any], name: str) -> None:
+    """Drop an index if it is there. Needs a connection in autocommit mode."""
+    with _patient(conn):
+        conn.execute(dropping(name))
+
+
+def _is_made_as(there: SpaceIndex, index: SpaceIndex) -> bool:
+    if (there.method, there.type) != (index.method, index.type):
+        return False
+    # Lists that are not given fit the number of rows when they are built.
+    return there.parameters == index.parameters or (
+        index.method == "ivfflat" and not index.parameters
+    )
+
+
+def _sized(index: SpaceIndex, *, rows: int) -> SpaceIndex:
+    """Return *index* for a number of rows."""
+    space = Space(index.space.model_id, index.space.dims, rows)
+    parameters = index.parameters
+    if index.method == "ivfflat" and not parameters:
+        parameters = {"lists": ivfflat_lists(rows)}
+    return replace(index, space=space, parameters=parameters)
 
 
 def _plan_index(
@@ -216,7 +282,7 @@ def _plan_index(
     """
     if any(index.space.dims == PLAN_DIMS for index in deserved):
         if PLAN_INDEX in there:
-            _drop(conn, PLAN_INDEX)
+            conn.execute(dropping(PLAN_INDEX))
         return []
     found = conn.execute(
         "SELECT count(*) FROM vector_embeddings WHERE dims = %s", [PLAN_DIMS]
@@ -229,10 +295,8 @@ def _plan_index(
         return []
     if found[0]:
         progress(f"ivfflat index for {found[0]:,} rows of {PLAN_DIMS} dimensions")
-    _drop(conn, PLAN_INDEX)
-    # 50 samples a list, 10,000 at least, as pgvector's build takes them.
-    memory = max(10_000, 50 * lists) * (4 * PLAN_DIMS + 8) + _LEAST_MEMORY
-    with _memory(conn, memory, workers=0):
+    conn.execute(dropping(PLAN_INDEX))
+    with _memory(conn, _ivfflat_memory(lists, PLAN_DIMS), workers=0):
         conn.execute(
             sql.SQL(
                 "CREATE INDEX CONCURRENTLY {name} ON vector_embeddings USING ivfflat "
@@ -277,8 +341,7 @@ def drop_before_first_load(conn: psycopg.Connection[Any]) -> bool:
     ).fetchone()
     if row == (True,) or PLAN_INDEX not in existing(conn):
         return False
-    with _patient(conn):
-        _drop(conn, PLAN_INDEX)
+    drop(conn, PLAN_INDEX)
     return True
 
 
@@ -290,63 +353,112 @@ def valid_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | Non
     if row is None:
         return None
     kind = "halfvec" if "halfvec(" in row["definition"] else "vector"
-    return SpaceIndex(row["name"], space, row["method"], kind)
+    pairs = (parameter.split("=") for parameter in row["parameters"])
+    parameters = {name: int(value) for name, value in pairs}
+    return SpaceIndex(row["name"], space, row["method"], kind, parameters)
 
 
-def _create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
+def dropping(name: str) -> sql.Composed:
+    """Return the statement that drops an index while readers and writers go on."""
+    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name))
+
+
+def creating(index: SpaceIndex) -> sql.Composed:
+    """Return the statement that makes an index while readers and writers go on."""
     space = index.space
-    statement = sql.SQL(
-        "CREATE INDEX CONCURRENTLY {name} ON vector_embeddings USING hnsw "
-        "({expression} {operators}) WHERE model_id = {model_id} AND dims = {dims}"
+    parameters = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+        for name, value in index.parameters.items()
+    )
+    return sql.SQL(
+        "CREATE INDEX CONCURRENTLY {name} ON vector_embeddings USING {method} "
+        "({expression} {operators}){parameters} WHERE model_id = {model_id} AND dims = {dims}"
     ).format(
         name=sql.Identifier(index.name),
+        method=sql.Identifier(index.method),
         expression=index.expression,
         operators=sql.Identifier(f"{index.type}_cosine_ops"),
+        parameters=sql.SQL(" WITH ({})").format(parameters) if index.parameters else sql.SQL(""),
         model_id=sql.Literal(space.model_id),
         dims=sql.Literal(space.dims),
     )
+
+
+def keeping(name: str) -> sql.Composed:
+    """Return the statement that marks an index as a revision's own."""
+    return sql.SQL("COMMENT ON INDEX {} IS {}").format(sql.Identifier(name), sql.Literal(_KEPT))
+
+
+def _kept(conn: psycopg.Connection[Any]) -> set[str]:
+    found = conn.execute(
+        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = 'vector_embeddings'::regclass "
+        "AND obj_description(c.oid, 'pg_class') = %s",
+        [_KEPT],
+    )
+    return {name for (name,) in found}
+
+
+def _create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
+    space, parameters = index.space, index.parameters
+    if index.method == "ivfflat":
+        with _memory(conn, _ivfflat_memory(parameters["lists"], space.dims), workers=0):
+            conn.execute(creating(index))
+        return
     # The graph: the vector, and 2 m neighbours on the ground level of about 16 bytes.
     component = 2 if index.type == "halfvec" else 4
-    memory = round(1.3 * space.records * (component * space.dims + 32 * _HNSW_M + 200))
+    neighbours = 32 * parameters.get("m", _HNSW_M)
+    memory = round(1.3 * space.records * (component * space.dims + neighbours + 200))
     workers = 2 if space.records >= _PARALLEL_FROM_ROWS else 0
     try:
         with _memory(conn, memory, workers=workers):
-            conn.execute(statement)
+            conn.execute(creating(index))
     except pg.DiskFull:
         # A parallel build keeps the graph in shared memory, of which containers have 64 MB.
         if not workers:
             raise
-        _drop(conn, index.name)
+        conn.execute(dropping(index.name))
         with _memory(conn, memory, workers=0):
-            conn.execute(statement)
+            conn.execute(creating(index))
 
 
-def _drop(conn: psycopg.Connection[Any], name: str) -> None:
-    conn.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
+def _ivfflat_memory(lists: int, dims: int) -> int:
+    # 50 samples a list, 10,000 at least, as pgvector's build takes them.
+    return max(10_000, 50 * lists) * (4 * dims + 8) + _LEAST_MEMORY
 
 
 @contextmanager
 def _patient(conn: psycopg.Connection[Any], patience: str = "0") -> "Iterator[None]":
     # A concurrent build waits for older snapshots. A timeout would end it and leave an
     # INVALID index; concurrent commands make nobody wait, so they can be patient.
-    conn.execute(sql.SQL("SET lock_timeout = {}").format(sql.Literal(patience)))
-    conn.execute("SET statement_timeout = 0")
-    try:
+    with _set(conn, lock_timeout=patience, statement_timeout="0"):
         yield
-    finally:
-        if not conn.broken:
-            conn.execute("RESET lock_timeout")
-            conn.execute("RESET statement_timeout")
 
 
 @contextmanager
 def _memory(conn: psycopg.Connection[Any], needed: int, *, workers: int) -> "Iterator[None]":
     megabytes = min(max(needed, _LEAST_MEMORY), _MOST_MEMORY) // _MB
-    conn.execute(sql.SQL("SET maintenance_work_mem = {}").format(sql.Literal(f"{megabytes}MB")))
-    conn.execute(sql.SQL("SET max_parallel_maintenance_workers = {}").format(sql.Literal(workers)))
+    with _set(
+        conn,
+        maintenance_work_mem=f"{megabytes}MB",
+        max_parallel_maintenance_workers=str(workers),
+    ):
+        yield
+
+
+@contextmanager
+def _set(conn: psycopg.Connection[Any], **settings: str) -> "Iterator[None]":
+    """Set what the session has otherwise; a revision's connection has a lock_timeout too."""
+    change = "SELECT set_config(%s, %s, false)"
+    before = {}
+    for name, value in settings.items():
+        row = conn.execute("SELECT current_setting(%s)", [name]).fetchone()
+        assert row is not None
+        before[name] = row[0]
+        conn.execute(change, [name, value])
     try:
         yield
     finally:
         if not conn.broken:
-            conn.execute("RESET maintenance_work_mem")
-            conn.execute("RESET max_parallel_maintenance_workers")
+            for name, value in before.items():
+                conn.execute(change, [name, value])

@@ -90,8 +90,9 @@ def search(
     if index is not None and query.filtered and not capabilities(conn).iterative_scan:
         index = None  # the index's candidates are few, and a filter can leave none of them
     rows = _rows(conn, query, index)
-    if index is not None and query.filtered and len(rows) < k:
-        # An index scan gives up in the end; a filter this selective is quick to search by.
+    if index is not None and (query.filtered or index.method == "ivfflat") and len(rows) < k:
+        # An index scan gives up in the end; a filter this selective is quick to search by,
+        # and so are lists that hold so little.
         index = None
         rows = _rows(conn, query, None)
     hits = [
@@ -169,9 +170,17 @@ def _prefer(conn: psycopg.Connection[Any], index: SpaceIndex | None, *, k: int) 
     conn.execute("SET LOCAL enable_seqscan = off")
     conn.execute("SET LOCAL enable_bitmapscan = off")
     conn.execute("SET LOCAL enable_sort = off")
+    iterative = capabilities(conn).iterative_scan
+    if index.method == "ivfflat":
+        # pgvector's advice: the square root of the lists, of which it puts 100 by default.
+        probes = round(index.parameters.get("lists", 100) ** 0.5)
+        conn.execute(sql.SQL("SET LOCAL ivfflat.probes = {}").format(sql.Literal(probes)))
+        if iterative:
+            conn.execute("SET LOCAL ivfflat.iterative_scan = relaxed_order")
+        return
     effort = min(max(_EF_SEARCH, 2 * k, k + _TIES), _MAX_EF_SEARCH)
     conn.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(effort)))
-    if capabilities(conn).iterative_scan:
+    if iterative:
         # Otherwise a filter can leave fewer than k of the candidates.
         conn.execute("SET LOCAL hnsw.iterative_scan = strict_order")
 
