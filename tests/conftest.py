@@ -22,6 +22,7 @@ import pytest
 from psycopg import sql
 
 from harca import migrations
+from harca.apply import FIRST
 from harca.postgres.connect import VARIABLES, Database
 from harca.postgres.connect import database as resolve_database
 
@@ -165,6 +166,20 @@ def conn(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]
     """A connection to the test's database, in autocommit mode."""
     with database.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of the test's own, in which revisions can be planned."""
+    home = tmp_path / "checkout"
+    shutil.copytree(ROOT / "alembic", home / "alembic")
+    (home / "data_migrations" / "versions").mkdir(parents=True)
+    for name in ("alembic.ini", "data_migrations/env.py", "data_migrations/script.py.mako"):
+        shutil.copy(ROOT / name, home / name)
+    for path in (ROOT / "data_migrations" / "versions").glob(f"*_{FIRST}_*.py"):
+        shutil.copy(path, home / "data_migrations" / "versions")
+    monkeypatch.setattr(migrations, "ini_path", lambda: home / "alembic.ini")
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,12 @@
   * TargetError                  PostgreSQL said no, or is not there
     * CannotConnect
     * SchemaNotReady
+    * UnknownRevision
   * Refused                      unsafe now; nothing was changed        (exit 4)
     * StoreBusy
     * RowsChanged
+    * StoreChanged
+    * SeveralHeads
   * RunError                     a run cannot be found, finished or resumed
     * ConflictFound
     * TooManyRejections
@@ -26,6 +29,8 @@ A bad *record* is never an exception but a value, `harca.model.Rejection`.
 
 from enum import IntEnum
 from typing import Any, ClassVar
+
+_LISTED = 8
 
 
 class ExitCode(IntEnum):
@@ -154,6 +159,20 @@ class SchemaNotReady(TargetError):
         self.found, self.expected = found, expected
 
 
+class UnknownRevision(TargetError):
+    """The database is at a revision of which there is no file here."""
+
+    def __init__(self, found: str, *, chain: str) -> None:
+        super().__init__(
+            f"the database is at {chain} revision {found}, of which there is no file here",
+            hint="Planned revisions are found in the folder that they were planned in: run the "
+            "command there. See docs/planning.md."
+            if chain == "data"
+            else "Is this harca older than the one that upgraded the database? Update it.",
+        )
+        self.found, self.chain = found, chain
+
+
 class Refused(HarcaError):
     """Going on would be unsafe now; nothing was changed."""
 
@@ -183,6 +202,32 @@ class RowsChanged(Refused):
             hint="Keep them with `--changed keep`, or delete them too with `--changed delete`.",
         )
         self.run_id, self.keys, self.count = run_id, keys, count
+
+
+class StoreChanged(Refused):
+    """A store is no longer as it was when its data revision was planned."""
+
+    def __init__(self, store: str, *, revision: str, changes: list[str]) -> None:
+        more = f" and {len(changes) - _LISTED} more" if len(changes) > _LISTED else ""
+        super().__init__(
+            f'"{store}" has changed since revision {revision} was planned: '
+            f"{', '.join(changes[:_LISTED])}{more}",
+            hint="Look at what changed, then delete the revision's file and plan it again, or "
+            "load the store as it is now with --allow-drift (alembic: -x allow_drift=yes).",
+        )
+        self.store, self.revision, self.changes = store, revision, changes
+
+
+class SeveralHeads(Refused):
+    """A chain of revisions has more than one end."""
+
+    def __init__(self, heads: list[str], *, chain: str) -> None:
+        super().__init__(
+            f"the {chain} revisions have {len(heads)} heads, expected one: {', '.join(heads)}",
+            hint="Two were planned beside each other. Set the down_revision of one of them, "
+            "which is applied nowhere, to the other.",
+        )
+        self.heads, self.chain = heads, chain
 
 
 class RunError(HarcaError):

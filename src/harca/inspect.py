@@ -11,7 +11,7 @@ import numpy as np
 
 from harca.canonical import object_text
 from harca.estimate import Estimate, Volume, estimate
-from harca.fingerprint import digest
+from harca.fingerprint import Fingerprint, digest
 from harca.load import Intake
 from harca.model import Record, Rejection, StoreNotes, Warn
 from harca.options import LoadOptions
@@ -85,6 +85,7 @@ class Inspection:
         repeated_texts: Records whose text another one before them has.
         repeated_vectors: Likewise their embedding, bit for bit.
         problems: The first rejections and oddities, each with where.
+        fingerprint: Of the records, without what the application rewrites by reading.
     """
 
     format: str
@@ -100,6 +101,7 @@ class Inspection:
     conflicts: list[Conflict] = field(default_factory=list)
     warnings: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
 
     @property
     def estimate(self) -> Estimate:
@@ -168,6 +170,7 @@ def inspect(path: str | Path, options: LoadOptions | None = None) -> Inspection:
         for warning in entry.warnings:
             _note(found, f"{entry.origin}: {warning}: loaded all the same")
         hashed = digest(entry, without=reader.volatile)
+        found.fingerprint.add(hashed)
         before = seen.setdefault(entry.key, (hashed, entry.origin))
         if before[1] != entry.origin:
             if before[0] == hashed:

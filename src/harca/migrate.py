@@ -47,7 +47,7 @@ class Unwatched:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What `migrate` did."""
+    """What `migrate` did, or a data revision, if there is a *revision*."""
 
     run_id: int
     store: str
@@ -58,6 +58,7 @@ class Migration:
     indexes_built: list[str]
     spaces: list[dict[str, Any]]
     options: LoadOptions
+    revision: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -100,7 +101,12 @@ def migrate(
 
 
 def load_and_prove(
-    path: str | Path, database: Database, options: LoadOptions, *, revision: str
+    path: str | Path,
+    database: Database,
+    options: LoadOptions,
+    *,
+    revision: str,
+    watcher: Watcher | None = None,
 ) -> Migration:
     """Do the same for a data revision, which refuses to be stamped on any difference.
 
@@ -109,7 +115,9 @@ def load_and_prove(
     """
     reader = _open(path, options)
     with reading_ahead(reader) as ahead:
-        done = _load_and_prove(reader, ahead, path, database, options, revision, Unwatched())
+        done = _load_and_prove(
+            reader, ahead, path, database, options, revision, watcher or Unwatched()
+        )
     if not done.verification.ok:
         raise NotVerified(
             f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
@@ -173,7 +181,16 @@ def _load_and_prove(
         _note_outcome(conn, run.run_id, verification)
         spaces = [Space(*space, count).as_dict() for space, count in rows.row_spaces().items()]
     return Migration(
-        run.run_id, name, run.resumed, result, reader, verification, built, spaces, options
+        run.run_id,
+        name,
+        run.resumed,
+        result,
+        reader,
+        verification,
+        built,
+        spaces,
+        options,
+        revision,
     )
 
 

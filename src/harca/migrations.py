@@ -11,9 +11,11 @@ import psycopg
 import sqlalchemy.exc
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 
-from harca.errors import HarcaError, SchemaNotReady, TargetError
+from harca import operations as operations  # registers them, where no entry point does
+from harca.errors import HarcaError, SchemaNotReady, SeveralHeads, TargetError, UnknownRevision
 from harca.postgres.connect import Database, database, target_error, translated
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from harca.consolidate import LegacyOptions
 
 LEDGER = "5e7b20c3d4f6"  # the revision that makes it
+LOADABLE = "a91c6e08b7d2"  # from here on, stores can be loaded
 BEFORE_TABLES = "e4c7a90b53d8"  # the one before HARCA's old tables are consolidated
 
 # DDL that waits for a lock makes everybody behind it wait too; better to give up soon.
@@ -32,12 +35,13 @@ LOCK_TIMEOUT = "2s"
 class Environment:
     """One of the two chains of revisions."""
 
+    name: str
     section: str
     version_table: str
 
 
-SCHEMA = Environment("alembic", "alembic_version")
-DATA = Environment("data", "alembic_version_data")
+SCHEMA = Environment("schema", "alembic", "alembic_version")
+DATA = Environment("data", "data", "alembic_version_data")
 
 
 def ini_path() -> Path:
@@ -59,10 +63,15 @@ def upgrade(
     environment: Environment = SCHEMA,
     *,
     progress: Callable[[str], None] = lambda message: None,
+    **attributes: Any,
 ) -> tuple[str | None, str | None]:
-    """Bring *target* to head; return the revision before and the one after."""
+    """Bring *target* to head; return the revision before and the one after.
+
+    Args:
+        attributes: What revisions find in ``context.config.attributes``.
+    """
     made = config(environment, target)
-    made.attributes["progress"] = progress
+    made.attributes.update(attributes, progress=progress)
     before = current(target, environment)
     if before != head(environment):
         try:
@@ -78,9 +87,43 @@ def upgrade(
     return before, current(target, environment)
 
 
+def scripts(environment: Environment = SCHEMA) -> ScriptDirectory:
+    """Return the files of a chain."""
+    return ScriptDirectory.from_config(config(environment))
+
+
+def heads(environment: Environment = SCHEMA) -> list[str]:
+    """Return the revisions that none follows: one, unless two were planned beside each other."""
+    return sorted(scripts(environment).get_heads())
+
+
 def head(environment: Environment = SCHEMA) -> str | None:
-    """Return the newest revision that this version of harca has."""
-    return ScriptDirectory.from_config(config(environment)).get_current_head()
+    """Return the newest revision that there is a file of.
+
+    Raises:
+        SeveralHeads: There are several.
+    """
+    found = heads(environment)
+    if len(found) > 1:
+        raise SeveralHeads(found, chain=environment.name)
+    return found[0] if found else None
+
+
+def pending(target: Database, environment: Environment = SCHEMA) -> list[Script]:
+    """Return the revisions that an upgrade to head would apply, in their order.
+
+    Raises:
+        SeveralHeads: There is no one head.
+        UnknownRevision: *target* is at a revision of which there is no file.
+    """
+    newest, found = head(environment), current(target, environment)
+    if newest == found:
+        return []
+    try:
+        steps = list(scripts(environment).iterate_revisions(newest, found or "base"))
+    except RevisionError as exc:
+        raise UnknownRevision(found or "base", chain=environment.name) from exc
+    return steps[::-1]
 
 
 def current(target: Database, environment: Environment = SCHEMA) -> str | None:
@@ -121,12 +164,19 @@ def require_ledger(target: Database) -> None:
 
 
 def is_applied(target: Database, revision: str, environment: Environment = SCHEMA) -> bool:
-    """Say whether *target* is at *revision* or beyond it."""
+    """Say whether *target* is at *revision* or beyond it.
+
+    Raises:
+        UnknownRevision: There is no file of the revision that it is at.
+    """
     found = current(target, environment)
     if found is None:
         return False
-    script = ScriptDirectory.from_config(config(environment))
-    return revision in {step.revision for step in script.iterate_revisions(found, "base")}
+    try:
+        steps = list(scripts(environment).iterate_revisions(found, "base"))
+    except RevisionError as exc:
+        raise UnknownRevision(found, chain=environment.name) from exc
+    return revision in {step.revision for step in steps}
 
 
 def run(context: Any, **options: Any) -> None:
@@ -174,6 +224,14 @@ def run(context: Any, **options: Any) -> None:
         ) from exc
 
 
+def arguments(context: Any) -> dict[str, str]:
+    """Return what ``-x`` says, or harca in its place."""
+    return {
+        **context.config.attributes.get("arguments", {}),
+        **context.get_x_argument(as_dictionary=True),
+    }
+
+
 def legacy_options(context: Any) -> "LegacyOptions":
     """Return what the operator says about HARCA's old tables, in an Alembic environment."""
     from harca import consolidate
@@ -196,7 +254,10 @@ def _consolidates(context: Any) -> bool:
     if not isinstance(wanted, str) or not wanted.isalnum():
         return False  # nothing, or relative to where the database is
     script = ScriptDirectory.from_config(context.config)
-    steps = {step.revision for step in script.iterate_revisions(wanted, "base")}
+    try:
+        steps = {step.revision for step in script.iterate_revisions(wanted, "base")}
+    except RevisionError:
+        return False  # alembic says what is wrong with it
     return consolidate.REVISION in steps and not legacy_options(context).ignore
 
 

@@ -8,15 +8,20 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from alembic import context
 from sqlalchemy import text
 
-from harca.errors import HarcaError, UsageError
+from harca.errors import HarcaError, Refused, UsageError
+
+if TYPE_CHECKING:
+    from harca.migrate import Migration
 
 ASIDE = "harca_aside"
+NO_STORE = "none"  # what -x store= says so that the first data revision is passed over
+_MOVED = "store."  # before a revision, in -x: where its store is now
 
 _log = logging.getLogger("harca.revisions")
 
@@ -165,42 +170,162 @@ def bring_back_columns(op: Any, table: str, columns: Sequence[str], *, aside: st
 
 
 def load_store(op: Any, *, revision: str, requires_schema: str, store: str | None = None) -> None:
-    """Load a store and prove it; the body of a data revision's ``upgrade``.
+    """Load a store and prove it; the body of the first data revision's ``upgrade``.
 
     The store is named by ``-x store=PATH``, *store*, ``HARCA_FILE_STORE`` or
-    ``file_store`` in ``alembic.ini``. Other ``-x`` options: ``name``, ``on_conflict``,
-    ``expired``, ``source``, ``model``, ``batch_rows``, ``max_rejects``. Rows are committed
-    batch by batch on a connection of their own; the revision is stamped only if this
-    returns, which it does when every record is in and compared. Run again after a
-    failure, it goes on.
+    ``file_store`` in ``alembic.ini``; with ``-x store=none`` there is none, and the revision
+    is passed over. Other ``-x`` options: ``name``, ``on_conflict``, ``expired``, ``source``,
+    ``model``, ``batch_rows``, ``max_rejects``. Rows are committed batch by batch on a
+    connection of their own; the revision is stamped only if this returns, which it does
+    when every record is in and compared. Run again after a failure, it goes on.
 
     Raises:
         UsageError: No store is named, or an option is unknown.
         SchemaNotReady: The schema is older than *requires_schema*.
         NotVerified: Store and rows differ, or records were rejected.
+        Refused: The revision is to be passed over, but has rows of an earlier attempt.
     """
-    from harca import migrate, migrations
+    from harca import migrations
     from harca.options import LoadOptions
 
-    given = dict(context.get_x_argument(as_dictionary=True))
-    given.pop("database", None)
-    path = (
-        given.pop("store", None)
-        or store
-        or os.environ.get("HARCA_FILE_STORE")
-        or context.config.get_section_option(context.config.config_ini_section, "file_store")
-    )
+    given, moved = _given(revision)
+    path = named_store(context.config, moved or given.pop("store", None) or store)
+    given.pop("store", None)
+    for name in ("database", "allow_drift"):
+        given.pop(name, None)
+    target = context.config.attributes["database"]
+    if path == NO_STORE or (not path and context.config.attributes.get("pass_over") == revision):
+        migrations.require_schema(target, requires_schema)
+        _pass_over(target, revision)
+        return
     if not path:
         raise UsageError(
             "no store is named: nothing was loaded, nothing is stamped",
             hint="Name it with `alembic -n data -x store=PATH upgrade head`, with "
-            "HARCA_FILE_STORE, or with file_store in alembic.ini.",
+            "HARCA_FILE_STORE, or with file_store in alembic.ini. To load planned stores only, "
+            "pass this revision over: `alembic -n data -x store=none upgrade head`, or "
+            "`harca load`.",
         )
     options = LoadOptions.from_text(given)
-    target = context.config.attributes["database"]
     migrations.require_schema(target, requires_schema)
+    _load(op, path, options, revision)
+
+
+def load_planned_store(
+    op: Any,
+    store: str,
+    *,
+    revision: str,
+    requires_schema: str | None,
+    pins: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Load a store as it was planned, and prove it; what ``op.load_store`` does.
+
+    It lies at *store*, unless ``-x store.<revision>=PATH`` says that it has moved. Before
+    anything is written, it is compared with *pins*, unless ``-x allow_drift=yes``.
+    ``-x max_rejects=N`` takes the place of the planned number.
+
+    Raises:
+        StoreChanged: The store is not as it was planned.
+        Refused: More records would be rejected than are allowed.
+        SchemaNotReady, NotVerified: As for `load_store`.
+    """
+    from harca import migrations
+    from harca.options import LoadOptions
+    from harca.pins import Pins, require_as_planned
+
+    given, moved = _given(revision)
+    values = texts(options)
+    if "max_rejects" in given:
+        values["max_rejects"] = given["max_rejects"]
+    loading = LoadOptions.from_text(values)
+    migrations.require_schema(
+        context.config.attributes["database"], requires_schema or migrations.LOADABLE
+    )
+    path = moved or store
+    if pins is not None and not _allows_drift(given):
+        watcher = context.config.attributes.get("watcher")
+        if watcher:
+            watcher.stage(f"compare the store of revision {revision} with the plan")
+        require_as_planned(path, Pins.from_dict(pins), loading, revision=revision)
+    _load(op, path, loading, revision)
+
+
+def texts(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return a revision's options as `LoadOptions.from_text` takes them."""
+    return {name: str(value) for name, value in options.items() if value is not None}
+
+
+def place_of(revision: str) -> str:
+    """Return the name of the ``-x`` argument that says where a revision's store is."""
+    return f"{_MOVED}{revision}"
+
+
+def named_store(settings: Any, given: str | None) -> str | None:
+    """Return where the first data revision's store is, if anything names it."""
+    named: str | None = (
+        given
+        or os.environ.get("HARCA_FILE_STORE")
+        or settings.get_section_option(settings.config_ini_section, "file_store")
+    )
+    return named
+
+
+def _given(revision: str) -> tuple[dict[str, str], str | None]:
+    """Return what ``-x`` says but for places of stores, and where this revision's has moved."""
+    from harca import migrations
+
+    given, moved = migrations.arguments(context), None
+    for name in [name for name in given if name.startswith(_MOVED)]:
+        value = given.pop(name)
+        # Raises for what is no revision: the wrong store would be read, and nobody told.
+        named = context.script.get_revisions(name.removeprefix(_MOVED))
+        if revision in {step.revision for step in named}:
+            moved = value
+    return given, moved
+
+
+def _allows_drift(given: Mapping[str, str]) -> bool:
+    value = given.get("allow_drift", "no")
+    if value not in ("yes", "no"):
+        raise UsageError(
+            f'allow_drift is "{value}", expected yes or no', hint="Give -x allow_drift=yes."
+        )
+    return value == "yes"
+
+
+def _pass_over(target: Any, revision: str) -> None:
+    """Leave nothing of *revision* but its stamp."""
+    from harca.postgres.connect import translated
+
+    with translated(), target.connect() as conn:
+        row = conn.execute(
+            "SELECT max(run_id) FROM load_runs WHERE revision = %s AND status <> 'rolled back'",
+            [revision],
+        ).fetchone()
+    if row and row[0] is not None:
+        raise Refused(
+            f"revision {revision} cannot be passed over: its run {row[0]} has rows in the table",
+            hint="Name its store again, and the run goes on; or take it back first with "
+            f"`harca rollback {row[0]}`.",
+        )
+    _report(revision, None)
+    _log.warning("%s: passed over, no store is named for it; nothing was loaded", revision)
+
+
+def _load(op: Any, path: str, options: Any, revision: str) -> None:
+    from harca import migrate
+
+    attributes = context.config.attributes
     with op.get_context().autocommit_block():  # not idle in a transaction for hours
-        done = migrate.load_and_prove(str(path), target, options, revision=revision)
+        done = migrate.load_and_prove(
+            path,
+            attributes["database"],
+            options,
+            revision=revision,
+            watcher=attributes.get("watcher"),
+        )
     tally = done.result.tally
     _log.info(
         "%s: read %d, loaded %d, unchanged %d, superseded %d, rejected %d; verified",
@@ -208,6 +333,13 @@ def load_store(op: Any, *, revision: str, requires_schema: str, store: str | Non
         *tally.as_dict().values(),
     )
     _log.info("to take it back: alembic -n data downgrade -1")
+    _report(revision, done)
+
+
+def _report(revision: str, done: "Migration | None") -> None:
+    report = context.config.attributes.get("report")
+    if report:
+        report(revision, done)
 
 
 def unload(op: Any, *, revision: str) -> None:

@@ -50,7 +50,7 @@ def status(target: Database) -> Status:
             schema=migrations.current(target),
             schema_head=migrations.head(),
             data=migrations.current(target, migrations.DATA),
-            data_head=migrations.head(migrations.DATA),
+            data_head=", ".join(migrations.heads(migrations.DATA)) or None,
         )
         if not migrations.is_applied(target, migrations.LEDGER):
             return found

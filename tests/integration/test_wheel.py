@@ -1,11 +1,13 @@
 """The wheel does in an empty folder what the checkout does."""
 
+import json
 import os
 import subprocess
 import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +108,76 @@ def test_the_installed_command_does_the_same_in_an_empty_folder(
     assert len(by_wheel) == 12
     assert by_wheel == by_revision == by_checkout
     assert list(folder.iterdir()) == []
+
+
+def test_the_wheel_s_configuration_is_the_checkout_s_but_for_planned_revisions(wheel):
+    text = zipfile.ZipFile(wheel).read("harca/_migrations/alembic.ini").decode()
+    added = """\
+# Planned revisions are in the current folder. (The wheel's alembic.ini, from packaging/, is
+# that of the checkout but for this.)
+path_separator = newline
+version_locations =
+    %(here)s/data_migrations/versions
+    data_migrations/versions
+"""
+
+    assert added in text
+    assert text.replace(added, "") == (ROOT / "alembic.ini").read_text("utf-8")
+
+
+def test_alembic_finds_the_operations_of_an_installed_harca(installed, tmp_path):
+    done = subprocess.run(
+        [str(installed / "python"), "-c",
+         "import alembic, sys; from alembic import op; print(op.load_store.__name__, "
+         "op.create_vector_index.__name__, 'harca.migrations' in sys.modules)"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.stdout, done.stderr) == ("load_store create_vector_index False\n", "")
+
+
+def test_an_installed_harca_plans_in_the_current_folder(installed, tmp_path, empty_database):
+    store = write_store(tmp_path / "store", 12)
+    folder = tmp_path / "project"
+    folder.mkdir()
+
+    def run(program: str, *arguments: str, code: int = 0, cwd: Path = folder) -> str:
+        done = subprocess.run(
+            [str(installed / "python"), "-m", program, *arguments],
+            cwd=cwd,
+            env={**os.environ, "HARCA_DATABASE_URL": empty_database.conninfo},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def status() -> dict[str, Any]:
+        return json.loads(run("harca", "status", "--json"))  # type: ignore[no-any-return]
+
+    alembic = ("alembic", "-c", run("harca", "db", "config").strip())
+    run(*alembic, "upgrade", "head")
+    planned = json.loads(run("harca", "plan", str(store), "-m", "load it", "--json"))
+    pending = status()
+    loaded = json.loads(run("harca", "load", "--json"))
+    run("harca", "verify", str(store))
+    stamped = status()
+    elsewhere = run("harca", "load", code=1, cwd=tmp_path)
+    run(*alembic, "-n", "data", "downgrade", "-1")
+    down = status()
+    run(*alembic, "-n", "data", "upgrade", "head")
+    up = status()
+
+    assert Path(planned["file"]).parent == folder / "data_migrations" / "versions"
+    assert planned["is_read"] is True
+    assert pending["data"] is None
+    assert pending["data_head"] == planned["revision"] == stamped["data"] == up["data"]
+    assert loaded["revisions"][1]["run"]["loaded"] == 12
+    assert f"the database is at data revision {planned['revision']}, of which" in elsewhere
+    assert down["data"] == planned["down_revision"]
+    assert (down["rows"], up["rows"]) == (0, 12)
 
 
 def test_the_embedded_server_serves_when_no_database_is_named(tmp_path, run_harca):

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PURE = (
     "readers", "conflicts", "normalize", "canonical", "fingerprint", "batching", "load", "verify",
-    "ledger", "model", "errors",
+    "ledger", "model", "errors", "inspect", "pins",
 )  # fmt: skip
 DATABASE = ("psycopg", "sqlalchemy", "alembic", "harca.postgres")
 
@@ -91,3 +91,19 @@ def test_readers_load_no_database():
     modules = loaded_by("import harca.readers.harca, harca.load, harca.verify, harca.inspect")
 
     assert not modules & {"psycopg", "sqlalchemy", "alembic", "harca.postgres"}
+
+
+def test_alembic_loads_of_harca_only_what_registers_its_operations():
+    """It does so in every project of the environment, before it is ready itself."""
+    modules = loaded_by("import harca.alembic_plugin as plugin, alembic; plugin.setup(None)")
+
+    ours = {name for name in modules if is_in(name, "harca")}
+    assert ours == {"harca", "harca.alembic_plugin", "harca.operations"}
+    assert not modules & {"psycopg", "numpy", "orjson"}
+
+
+@pytest.mark.parametrize("first", ["harca.operations", "harca.migrations", "alembic"])
+def test_the_operations_are_there_whatever_is_imported_first(first):
+    code = f"import {first}, harca.migrations; from alembic import op; op.load_store"
+
+    assert "harca.operations" in loaded_by(code)

@@ -18,14 +18,18 @@ from harca.cli.app import (
 )
 from harca.cli.progress import watcher
 from harca.cli.store import (
+    BatchRowsOption,
     CreatedOption,
+    ExpiredOption,
     FormatOption,
     IdOption,
     MappingOption,
+    MaxRejectsOption,
     MetadataOption,
     ModelFieldOption,
     ModelOption,
     NameOption,
+    OnConflictOption,
     RecordsOption,
     SourceOption,
     StoreArgument,
@@ -39,17 +43,8 @@ from harca.errors import ExitCode
 @app.command()
 def migrate(
     store: StoreArgument,
-    on_conflict: Annotated[
-        str,
-        typer.Option(
-            metavar="newest|oldest|keep|error",
-            help="Which contents stay when one key has several: the newest or oldest by date; "
-            "keep the row that an earlier run loaded; or stop and take this run back.",
-        ),
-    ] = "newest",
-    expired: Annotated[
-        str, typer.Option(metavar="keep|skip", help="What is done with expired records.")
-    ] = "keep",
+    on_conflict: OnConflictOption = "newest",
+    expired: ExpiredOption = "keep",
     source: SourceOption = None,
     model: ModelOption = None,
     name: NameOption = None,
@@ -62,13 +57,8 @@ def migrate(
     model_field: ModelFieldOption = None,
     created_field: CreatedOption = None,
     mapping: MappingOption = None,
-    batch_rows: Annotated[
-        int | None, typer.Option(min=1, help="Records per transaction (1,000).")
-    ] = None,
-    max_rejects: Annotated[
-        int | None,
-        typer.Option(min=0, help="Accept this many rejected records, stop at more."),
-    ] = None,
+    batch_rows: BatchRowsOption = None,
+    max_rejects: MaxRejectsOption = None,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -7,9 +7,11 @@ from unicodedata import east_asian_width
 from harca.errors import counted
 
 if TYPE_CHECKING:
+    from harca.apply import Applied, Step
     from harca.inspect import Inspection, SpaceFound
     from harca.migrate import Migration
     from harca.model import StoreNotes
+    from harca.plan import Planned
     from harca.postgres.search import Answer
     from harca.verify import Verification
 
@@ -124,6 +126,56 @@ def _duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def plan(done: "Planned", allowed: int) -> str:
+    """Return what `harca plan` shows; *allowed* rejections were asked for."""
+    rejected = done.found.rejected.total()
+    parts = [inspection(done.found), f"revision {done.revision}: {done.file}"]
+    if rejected > allowed:
+        parts.append(
+            f"It will be refused as long as {counted(rejected, 'record')} would be rejected: plan "
+            f"it again with --max-rejects {rejected} to accept them"
+        )
+    if done.is_read:
+        parts.append("Review it, then: harca load")
+    else:
+        parts.append("harca load does not look there: see version_locations in alembic.ini")
+    return "\n".join(parts)
+
+
+def steps(done: "Applied", *, dry_run: bool) -> str:
+    """Return what `harca load` shows."""
+    if not done.steps:
+        return f"nothing to load: the data are at {done.after or 'no revision'}, the head"
+    parts = [_step(step, dry_run=dry_run) for step in done.steps]
+    if not dry_run:
+        parts.append("To take the last one back: alembic -n data downgrade -1")
+    return "\n".join(parts)
+
+
+def _step(step: "Step", *, dry_run: bool) -> str:
+    head = f"{step.revision} {step.message}:"
+    if step.passed_over:
+        what = "would be passed over" if dry_run else "passed over, nothing was loaded"
+        return f"{head} {what}: no store is named for it"
+    if step.done:
+        return f"{head} {step.store}\n{migration(step.done)}"
+    if not step.pins:
+        return f"{head} {step.store or 'no planned store'}"
+    options = "".join(f", {name} {value}" for name, value in step.options.items())
+    rejected = sum(step.pins.rejected.values())
+    return "\n".join(
+        (
+            f"{head} {step.store}",
+            f"format {step.pins.format}, {counted(step.pins.records, 'record')}, "
+            f"{rejected:,} rejected{options}",
+            table(
+                ("model", "dims", "records"),
+                [(*space, count) for space, count in step.pins.spaces.items()],
+            ),
+        )
+    )
+
+
 def migration(done: "Migration") -> str:
     """Return what `harca migrate` shows at its end."""
     tally, result, notes = done.result.tally, done.result, done.reader.notes
@@ -151,7 +203,7 @@ def migration(done: "Migration") -> str:
     if done.indexes_built:
         parts.append(f"indexes built: {', '.join(done.indexes_built)}")
     parts.append(verification(done.verification))
-    if tally.loaded:
+    if tally.loaded and done.revision is None:
         parts.append(f"To take it back: harca rollback {done.run_id}")
     return "\n".join(parts)
 

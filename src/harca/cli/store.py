@@ -1,4 +1,4 @@
-"""The options that say what a store is, shared by the commands that read one."""
+"""The options that say what a store is and how it is loaded, shared by commands."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,6 +37,23 @@ ModelFieldOption = Annotated[
 CreatedOption = Annotated[str | None, typer.Option(help="The field that is the date.")]
 MappingOption = Annotated[
     Path | None, typer.Option(help="A TOML file with any of these options; see docs/formats.md.")
+]
+OnConflictOption = Annotated[
+    str,
+    typer.Option(
+        metavar="newest|oldest|keep|error",
+        help="Which contents stay when one key has several: the newest or oldest by date; "
+        "keep the row that an earlier run loaded; or stop and take this run back.",
+    ),
+]
+ExpiredOption = Annotated[
+    str, typer.Option(metavar="keep|skip", help="What is done with expired records.")
+]
+BatchRowsOption = Annotated[
+    int | None, typer.Option(min=1, help="Records per transaction (1,000).")
+]
+MaxRejectsOption = Annotated[
+    int | None, typer.Option(min=0, help="Accept this many rejected records, stop at more.")
 ]
 
 
