@@ -24,6 +24,7 @@ from harca.load import Intake
 from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
+from tests.contract import make_columnar as columnar
 from tests.contract import make_json
 from tests.contract.make_sqlite import (
     sqlite_blobs,
@@ -143,6 +144,7 @@ def _llamaindex_without_vectors(folder: Path) -> Path:
     return store
 
 
+COLUMNAR = "harca.readers.columnar"
 CASES = {
     "LlamaIndex": Format("harca.readers.llamaindex", _llamaindex, _llamaindex_without_vectors),
     "LlamaIndex of 2023": Format(
@@ -193,6 +195,16 @@ CASES = {
     "SQLite": Format("harca.readers.sqlite", sqlite_blobs, sqlite_empty),
     "sqlite-vec": Format("harca.readers.sqlite", sqlite_vec_alone, sqlite_empty),
     "sqlite-vec with a table": Format("harca.readers.sqlite", sqlite_vec_joined, sqlite_empty),
+    "Parquet": Format(COLUMNAR, columnar.parquet, columnar.without_vectors),
+    "Parquet of doubles": Format(COLUMNAR, columnar.parquet_doubles, columnar.without_vectors),
+    "Parquet of a fixed size": Format(
+        COLUMNAR, columnar.parquet_fixed_size, columnar.without_vectors
+    ),
+    "Parquet in parts": Format(COLUMNAR, columnar.parquet_parts, columnar.without_vectors),
+    "Parquet of texts": Format(COLUMNAR, columnar.parquet_texts, columnar.without_vectors),
+    "Arrow file": Format(COLUMNAR, columnar.arrow_file, columnar.without_vectors),
+    "Arrow stream": Format(COLUMNAR, columnar.arrow_stream, columnar.without_vectors),
+    "Feather": Format(COLUMNAR, columnar.feather_file, columnar.without_vectors),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),
 }

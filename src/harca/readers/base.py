@@ -18,7 +18,12 @@ FOLDER_FORMATS = ("harca.readers.llamaindex", "harca.readers.vectra")
 # what is there has it.
 TREE_FORMATS = ("harca.readers.harca", "harca.readers.langchain_cache")
 # Likewise, but files of any meaning: if two find vectors, the operator has to say which.
-FILE_FORMATS = ("harca.readers.json_files", "harca.readers.csv_files", "harca.readers.sqlite")
+FILE_FORMATS = (
+    "harca.readers.json_files",
+    "harca.readers.csv_files",
+    "harca.readers.columnar",
+    "harca.readers.sqlite",
+)
 _MOST_LOOSE_FILES = 1_000
 MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS
 

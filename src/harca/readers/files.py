@@ -138,11 +138,11 @@ def _being_written(path: str) -> bool:
         return False
 
 
-def short(exc: Exception) -> str:
+def short(exc: BaseException) -> str:
     """Return what a parser said, in a line."""
     if isinstance(exc, RecursionError):
         return "nested too deeply"
-    return str(exc).splitlines()[0][:200]
+    return (str(exc).splitlines() or [type(exc).__name__])[0][:200]
 
 
 def as_payload(value: Any, whole: bytes) -> bytes:
