@@ -83,7 +83,7 @@ def to_vector(value: Any) -> NDArray[np.float32]:
         raise BadValue(
             Reason.TOO_MANY_DIMS, f"{wide.size} dimensions, pgvector takes at most {MAX_DIMS}"
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # a NaN of any kind is told below
         narrow = wide.astype(np.float32, copy=False)
         # One pass says yes for nearly every vector; the exact answer takes several.
         all_finite = math.isfinite(narrow @ narrow) or np.isfinite(narrow).all()

@@ -25,7 +25,7 @@ from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
 from tests.contract import make_columnar as columnar
-from tests.contract import make_json
+from tests.contract import make_json, make_lance
 from tests.contract.make_sqlite import (
     sqlite_blobs,
     sqlite_empty,
@@ -205,6 +205,7 @@ CASES = {
     "Arrow file": Format(COLUMNAR, columnar.arrow_file, columnar.without_vectors),
     "Arrow stream": Format(COLUMNAR, columnar.arrow_stream, columnar.without_vectors),
     "Feather": Format(COLUMNAR, columnar.feather_file, columnar.without_vectors),
+    "LanceDB": Format("harca.readers.lance", make_lance.table, make_lance.without_vectors),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),
 }

@@ -4,8 +4,6 @@ Imports pyarrow, which is optional: readers import this module when they need it
 """
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from harca.model import Reason, Rejection
-from harca.readers.arrow_rows import ERRORS, Layout, Unread, cut, layout_of, rows_at_once
+from harca.readers.apart import Failed, child, feather_1
+from harca.readers.arrow_rows import ERRORS, Layout, Unread, cut, layout_of, numbered, rows_at_once
 from harca.readers.base import Defaults
 from harca.readers.columnar import Kind
 from harca.readers.files import open_binary, short
@@ -26,16 +25,6 @@ _MOST_PAYLOAD_BYTES = 64 << 20
 _BEHIND_MAGIC = len(b"ARROW1\0\0")
 _END_OF_STREAM = b"\xff\xff\xff\xff" + bytes(4)
 _PARTITION = re.compile(r"(?P<name>[^=]+)=(?P<value>.*)", re.DOTALL)
-_AS_STREAM = """
-import resource, sys
-import pyarrow as pa
-from pyarrow import feather
-resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-table = feather.read_table(sys.argv[1])
-table.validate(full=True)
-with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as out:
-    out.write_table(table)
-"""
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -178,22 +167,11 @@ def _stream_batches(source: Any) -> Iterator[Any]:
 
 
 def _feather(path: Path) -> Any:
-    """Return a Feather file of version 1 as a stream of batches.
-
-    pyarrow trusts the offsets in such a file, and crashes on a damaged one: so it reads it
-    in a process of its own.
-    """
-    done = subprocess.run(  # noqa: S603  # Python itself, with a text of ours
-        [sys.executable, "-P", "-W", "ignore", "-c", _AS_STREAM, str(path)],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode < 0:
-        raise Unopened("its offsets lead nowhere")
-    if done.returncode > 0:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise Unopened(last[0][:200] if last else "it cannot be read")
-    return pa.ipc.open_stream(done.stdout)
+    """Return a Feather file of version 1 as a stream of batches; it is read as a whole."""
+    try:
+        return pa.ipc.open_stream(child.ask(feather_1, str(path.absolute())))
+    except (Failed, *ERRORS) as exc:
+        raise Unopened(short(exc)) from exc
 
 
 def partition_of(file: Path, root: Path) -> dict[str, str | None]:
@@ -222,25 +200,16 @@ def number_of_rows(file: Path) -> int:
 def rows_of(
     file: Path, kind: Kind, layout: Layout, origin: str, *, root: Path
 ) -> Iterator[tuple[str, dict[str, Any] | Rejection]]:
-    """Yield every row of a file with its place, ``FILE#ROW`` from 0, or why it is not read."""
+    """Yield every row of a file with its place, ``FILE#ROW``, or why it is not read."""
     partition = partition_of(file, root)
-    number = 0
-    for batch in batches_of(file, kind):
-        for row in [batch] if isinstance(batch, Unread) else layout.rows(batch):
-            at = f"{origin}#{number}"
-            if not isinstance(row, Unread):
-                yield at, {**row, **partition}
-                number += 1
-            elif row.rows is None:
-                yield at, damaged(file, f"{origin} from row {number}", row.detail)
-                return
-            elif row.rows == 1:
-                yield at, Rejection(at, Reason.UNPARSABLE, row.detail)
-                number += 1
-            else:
-                last = number + row.rows - 1
-                yield at, damaged(file, f"{origin} rows {number} to {last}", row.detail)
-                number = last + 1
+    for place, row in numbered(batches_of(file, kind), layout):
+        at = f"{origin}{place}"
+        if not isinstance(row, Unread):
+            yield at, {**row, **partition}
+        elif row.rows == 1:
+            yield at, Rejection(at, Reason.UNPARSABLE, row.detail)
+        else:
+            yield at, damaged(file, at, row.detail)
 
 
 def damaged(file: Path, origin: str, detail: str) -> Rejection:

@@ -21,7 +21,7 @@ BATCH_BYTES = 8 << 20
 """What is taken apart at once at most, if a row is not larger."""
 
 # What pyarrow raises, and what Python does where Arrow's values go beyond its own.
-ERRORS = (pa.ArrowException, ValueError, KeyError, TypeError, OverflowError, MemoryError, OSError)
+ERRORS = (pa.ArrowException, ValueError, KeyError, TypeError, ArithmeticError, MemoryError, OSError)
 
 _BLOB_TYPES = (
     pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary,
@@ -154,17 +154,41 @@ def _as_json(row: Mapping[str, Any]) -> bytes:
     return as_payload(plain_json(row), b"")
 
 
+def numbered(
+    batches: Iterator[Any], layout: Layout
+) -> Iterator[tuple[str, dict[str, Any] | Unread]]:
+    """Yield every row with its place, ``#12``, counted from 0.
+
+    Nothing is read behind rows of which it cannot be told how many they are.
+    """
+    number = 0
+    for batch in batches:
+        for row in [batch] if isinstance(batch, Unread) else layout.rows(batch):
+            if not isinstance(row, Unread) or row.rows == 1:
+                yield f"#{number}", row
+            elif row.rows is None:
+                yield f"#{number} and what follows", row
+                return
+            else:
+                yield f"#{number} to #{number + row.rows - 1}", row
+                number += row.rows - 1
+            number += 1
+
+
 def rows_at_once(nbytes: int, rows: int) -> int:
     """Return how many rows to take at once, where *rows* of them take *nbytes*."""
     return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(nbytes, 1)))
 
 
 def cut(batch: Any) -> Iterator[Any]:
-    """Yield a batch in pieces that are small enough to be taken apart."""
+    """Yield a batch in pieces that are small enough to be taken apart, or `Unread`."""
     try:
-        size = rows_at_once(batch.get_total_buffer_size(), batch.num_rows)
-    except ERRORS:
-        size = BATCH_ROWS
+        # As a whole: of a slice, pyarrow does not see that a list of fixed size is too short.
+        batch.validate()
+    except ERRORS as exc:
+        yield Unread(short(exc), None)
+        return
+    size = rows_at_once(batch.nbytes, batch.num_rows)
     for start in range(0, batch.num_rows, size):
         yield batch.slice(start, size)
 

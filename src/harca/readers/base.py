@@ -13,7 +13,11 @@ from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, prin
 
 # One module a format. A module has FORMAT and open_path(). The first ones are asked about the
 # path and each folder below it, as these stores have a folder of their own.
-FOLDER_FORMATS = ("harca.readers.llamaindex", "harca.readers.vectra")
+FOLDER_FORMATS = (
+    "harca.readers.llamaindex",
+    "harca.readers.vectra",
+    "harca.readers.lance",
+)
 # These are asked about the path alone and look below it themselves; the first that knows
 # what is there has it.
 TREE_FORMATS = ("harca.readers.harca", "harca.readers.langchain_cache")

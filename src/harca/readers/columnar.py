@@ -9,6 +9,7 @@ Which file is what is told by its first bytes: parquet-format's README; Arrow's
 
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,17 @@ class ColumnarReader(StoreReader):
         kinds = {_called(file, kind) for file, kind in files if kind is not None}
         self.format = kinds.pop() if len(kinds) == 1 else FORMAT
 
+    @cached_property
+    def _layouts(self) -> Any:
+        return arrow_files(self.format).Layouts(self.path, self.defaults)
+
     def find_vectors(self) -> None:
         """Make sure that one of the files has vectors.
 
         Raises:
             EmptyStore, MissingLibrary, SourceError, UsageError: As `open_path`.
         """
-        arrow = arrow_files(self.format)
-        layouts = arrow.Layouts(self.path, self.defaults)
+        arrow, layouts = arrow_files(self.format), self._layouts
         wrong: list[str] = []
         refused: UsageError | None = None
         for file, kind in self._files:
@@ -166,8 +170,7 @@ class ColumnarReader(StoreReader):
         """Return the number of rows, if every file says so at its end."""
         if any(kind is not Kind.PARQUET for _, kind in self._files):
             return None
-        arrow = arrow_files(self.format)
-        layouts, total = arrow.Layouts(self.path, self.defaults), 0
+        arrow, layouts, total = arrow_files(self.format), self._layouts, 0
         for file, kind in self._files:
             try:
                 if kind is not None and layouts.of(file, kind).fields.has_vector:
@@ -178,8 +181,7 @@ class ColumnarReader(StoreReader):
 
     def read(self) -> Iterator[Item | Rejection]:
         """Yield the rows of each file that has vectors."""
-        arrow = arrow_files(self.format)
-        layouts = arrow.Layouts(self.path, self.defaults)
+        arrow, layouts = arrow_files(self.format), self._layouts
         for file, kind in self._files:
             origin = origin_of(file, self.path)
             if kind is None:
