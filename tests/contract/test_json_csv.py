@@ -191,6 +191,14 @@ def test_the_operators_fields_go_first(tmp_path):
     assert found.created_at.year == 2024
 
 
+def test_a_short_vector_of_an_unusual_name_can_be_named(tmp_path):
+    path = write(tmp_path, {"rows": [{"t": "text", "v": V}]})
+
+    (found,) = entries(path, vector="v", records="rows")
+
+    assert told(found) == ("items.json#rows[0]", "text", V, {})
+
+
 @pytest.mark.parametrize("given", ["id", "text", "vector", "metadata", "model", "created"])
 def test_a_field_that_is_not_there_is_refused(given, tmp_path):
     path = write(tmp_path, [{"id": 1, "text": "t", "embedding": V}])

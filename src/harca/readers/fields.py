@@ -162,7 +162,7 @@ class FieldMap:
         if content is None:
             content, warnings = "", (Warn.NO_TEXT,)
         label = _take(rest, self.model)
-        created = _get(rest, self.created)
+        created = field_of(rest, self.created)
         for name in self.unread:
             rest.pop(name, None)
         return Item(
@@ -208,7 +208,7 @@ class _Seen:
         """Return the operator's *name* if it can be found."""
         if name is None or (column == "id" and name == POSITION):
             return name
-        if any(_get(row, name) is not None for row in self._sample):
+        if any(field_of(row, name) is not None for row in self._sample):
             return name
         listed = ", ".join(f'"{one}"' for one in self.names[:12]) or "none"
         raise UsageError(
@@ -224,7 +224,7 @@ class _Seen:
 
     def any_is(self, name: str, test: Callable[[Any], bool]) -> bool:
         """Say whether a record's field *name* passes *test*."""
-        return any(test(_get(row, name)) for row in self._sample)
+        return any(test(field_of(row, name)) for row in self._sample)
 
     def _nested(self) -> list[str]:
         """Return the names within objects, one level down."""
@@ -281,14 +281,15 @@ class _Seen:
         return texts[0] if len(texts) == 1 else None
 
 
-def _get(row: Mapping[str, Any], name: str | None) -> Any:
+def field_of(row: Mapping[str, Any], name: str | None) -> Any:
+    """Return a record's field; a dot in its *name* may lead into an object."""
     if name is None:
         return None
     if name in row:
         return row[name]
     outer, dot, inner = name.partition(".")
     value = row.get(outer) if dot else None
-    return _get(value, inner) if isinstance(value, Mapping) else None
+    return field_of(value, inner) if isinstance(value, Mapping) else None
 
 
 def _take(row: dict[str, Any], name: str | None) -> Any:

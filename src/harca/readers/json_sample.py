@@ -13,7 +13,7 @@ from typing import Any
 
 from harca.errors import UsageError
 from harca.readers.base import Defaults
-from harca.readers.fields import MODEL_NAMES, SAMPLE, FieldMap, is_vector, plain_name
+from harca.readers.fields import MODEL_NAMES, SAMPLE, FieldMap, field_of, is_vector, plain_name
 from harca.readers.files import exact_json, open_binary
 from harca.readers.json_stream import Damaged, Scanner
 
@@ -225,7 +225,7 @@ class Places:
             return self._elements(value[:SAMPLE], path, model)
         if not isinstance(value, Mapping) or not value:
             return None
-        if _is_record(value):
+        if _is_record(value, named=self.defaults.fields.vector):
             fields = FieldMap([value], self.defaults)
             return None if path else Shape(Layout.SINGLE, fields)
         entries = list(value.values())[:SAMPLE]
@@ -246,7 +246,8 @@ class Places:
         if not rows and not by_key:
             ours = entries and all(isinstance(one, list) and is_vector(one) for one in entries)
             return _vectors(path, model, keys_are_texts=False) if ours else None
-        if not any(_is_record(row, nested=not by_key) for row in rows):
+        named = self.defaults.fields.vector
+        if not any(_is_record(row, nested=not by_key, named=named) for row in rows):
             return None
         fields = FieldMap(rows, self.defaults)
         if not fields.has_vector:
@@ -264,11 +265,14 @@ def _vectors(path: tuple[str, ...], model: str | None, *, keys_are_texts: bool) 
     return Shape(Layout.VECTORS, FieldMap([row], Defaults()), path, model=model)
 
 
-def _is_record(value: Mapping[str, Any], *, nested: bool = False) -> bool:
+def _is_record(value: Mapping[str, Any], *, nested: bool = False, named: str | None = None) -> bool:
     """Say whether an object has a vector, and is no list of vectors by name.
 
-    *nested*: the vector may be in an object within, as in Elasticsearch's hits.
+    *nested*: the vector may be in an object within, as in Elasticsearch's hits. *named*: the
+    operator says which field it is.
     """
+    if named is not None and field_of(value, named) is not None:
+        return True
     vector = FieldMap([value], Defaults()).vector
     if vector is None or (not nested and vector not in value):
         return False
