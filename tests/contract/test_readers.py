@@ -26,6 +26,7 @@ from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
 from tests.contract import make_columnar as columnar
 from tests.contract import make_json, make_lance
+from tests.contract.make_numpy import npy_with_json, npz_with_texts, numpy_empty
 from tests.contract.make_sqlite import (
     sqlite_blobs,
     sqlite_empty,
@@ -192,6 +193,8 @@ CASES = {
     "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters, streams=True),
     "Vectra": Format("harca.readers.vectra", vectra, vectra_empty),
     "Vectra documents": Format("harca.readers.vectra", vectra_documents, vectra_empty),
+    "NumPy with JSON": Format("harca.readers.numpy_files", npy_with_json, numpy_empty),
+    "NumPy's npz": Format("harca.readers.numpy_files", npz_with_texts, numpy_empty),
     "SQLite": Format("harca.readers.sqlite", sqlite_blobs, sqlite_empty),
     "sqlite-vec": Format("harca.readers.sqlite", sqlite_vec_alone, sqlite_empty),
     "sqlite-vec with a table": Format("harca.readers.sqlite", sqlite_vec_joined, sqlite_empty),

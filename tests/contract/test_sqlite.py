@@ -545,7 +545,7 @@ def test_several_databases_in_a_folder_are_read_with_their_names(tmp_path):
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(changes=st.lists(st.tuples(st.integers(0, 1 << 16), st.binary(min_size=1, max_size=9)),
                         min_size=1, max_size=6), joined=st.booleans())  # fmt: skip

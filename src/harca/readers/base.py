@@ -27,6 +27,7 @@ FILE_FORMATS = (
     "harca.readers.csv_files",
     "harca.readers.columnar",
     "harca.readers.sqlite",
+    "harca.readers.numpy_files",
 )
 _MOST_LOOSE_FILES = 1_000
 MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS

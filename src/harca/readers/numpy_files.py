@@ -1,0 +1,493 @@
+"""Vectors in NumPy's files: ``.npy`` and ``.npz``, with their texts in files beside them.
+
+Formats: `harca.readers.npy`; ``.npz`` is a ZIP file of ``.npy``. The arrays are read block by
+block and never as a whole. Arrays of objects are pickles and are not read.
+"""
+
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harca.errors import EmptyStore, SourceError
+from harca.model import Item, Reader, Reason, Rejection
+from harca.readers.base import Defaults, Several, StoreReader
+from harca.readers.beside import Beside, Column, beside, is_texts, name_of
+from harca.readers.blobs import sounds_like_vectors
+from harca.readers.fields import MODEL_NAMES, POSITION, SAMPLE, FieldMap, plain_json, plain_name
+from harca.readers.files import as_payload, head, open_binary, origin_of, printable, walk
+from harca.readers.npy import MAGIC, Header, array_in, read_header
+
+FORMAT = "numpy"
+
+_BLOCK_BYTES = 1 << 20
+_MOST_SIDE_BYTES = 1 << 30
+_MOST_RATIO = 200  # of what deflate makes of texts and numbers; zeros give 1,000
+_SMALL_BYTES = 1 << 30
+_LEAST_DIMS = 2
+_ZIP = b"PK\x03\x04"
+_VECTOR = "(array)"  # no name that a field beside it has
+_DAMAGE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    """An array in a file.
+
+    Attributes:
+        member: Its name in the ``.npz``; None in a ``.npy``.
+    """
+
+    file: Path
+    member: str | None
+    header: Header
+
+    @property
+    def name(self) -> str:
+        return printable(self.file.name if self.member is None else self.member)
+
+    @property
+    def stem(self) -> str:
+        return self.file.stem if self.member is None else self.member.removesuffix(".npy")
+
+    @property
+    def shape(self) -> str:
+        return f"{self.header.dtype} of shape {self.header.shape}"
+
+    @property
+    def is_numbers(self) -> bool:
+        return self.header.dtype.kind in "fiu" and self.header.dtype.itemsize <= 16
+
+    @property
+    def rows(self) -> int:
+        return self.header.shape[0] if len(self.header.shape) == 2 else 1
+
+    @property
+    def dims(self) -> int:
+        return self.header.shape[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The arrays of one folder: those with vectors, and those that say what the rows are."""
+
+    vectors: list[_Array]
+    others: list[_Array]
+
+
+def open_path(path: Path, defaults: Defaults) -> Reader | None:
+    """Return a reader if *path* is an array of vectors, or a folder with some.
+
+    Raises:
+        EmptyStore: There are arrays, but none is of vectors.
+        SourceError: What is there is no array of vectors, or which one is cannot be told.
+    """
+    if not path.is_dir():
+        arrays = _arrays(path)
+        if arrays is None:
+            return None
+        chosen = _choose(path, arrays, defaults)
+        # What says what the rows are may lie beside a file that is given by itself.
+        beside_it = [
+            one
+            for one in _in_folder(path.parent)
+            if one.file != path and one.member is None and len(one.header.shape) < 2
+        ]
+        chosen = replace(chosen, others=chosen.others + beside_it)
+        return NumpyReader(path, path.parent, chosen, defaults)
+    found: dict[str, Reader] = {}
+    empty: EmptyStore | None = None
+    for folder, names in walk(path):
+        if not any(name.lower().endswith((".npy", ".npz")) for name in names):
+            continue
+        arrays = _in_folder(folder)
+        if not arrays:
+            continue
+        try:
+            chosen = _choose(folder, arrays, defaults)
+        except EmptyStore as exc:
+            empty = empty or exc
+            continue
+        found[origin_of(folder, path)] = NumpyReader(folder, folder, chosen, defaults)
+    if not found and empty is not None:
+        raise empty
+    return Several(found) if len(found) > 1 else next(iter(found.values()), None)
+
+
+def _in_folder(folder: Path) -> list[_Array]:
+    """Return the arrays in the files of a folder, in the natural order of their names."""
+    files = [one for one in folder.iterdir() if one.suffix.lower() in (".npy", ".npz")]
+    found = []
+    for file in sorted(files, key=lambda one: _natural(one.name)):
+        found += _arrays(file) or []
+    return found
+
+
+def _natural(name: str) -> list[Any]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def _arrays(file: Path) -> list[_Array] | None:
+    """Return the arrays in a file; None if it is neither ``.npy`` nor ``.npz``.
+
+    Raises:
+        LfsPointer: Git LFS left a pointer in its place.
+        SourceError: It is damaged.
+    """
+    start = head(file, len(MAGIC))
+    if start.startswith(MAGIC):
+        try:
+            with open_binary(file) as stream:
+                header = read_header(stream)
+        except ValueError as exc:
+            raise _damaged(file, exc) from exc
+        return [_Array(file, None, header)]
+    if not start.startswith(_ZIP):
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if not members or not all(one.filename.endswith(".npy") for one in members):
+                return None
+            found = []
+            for member in members:
+                _refuse_bomb(file, member)
+                with archive.open(member) as inside:
+                    header = read_header(cast(BinaryIO, inside))
+                if header.offset + header.bytes != member.file_size and not header.dtype.hasobject:
+                    raise ValueError(
+                        f"{member.filename} has {member.file_size} bytes, expected "
+                        f"{header.offset + header.bytes}"
+                    )
+                found.append(_Array(file, member.filename, header))
+            return found
+    except _DAMAGE as exc:
+        if file.suffix.lower() != ".npz":
+            return None
+        raise _damaged(file, exc) from exc
+
+
+def _refuse_bomb(file: Path, member: zipfile.ZipInfo) -> None:
+    if member.file_size > _SMALL_BYTES and member.file_size > _MOST_RATIO * member.compress_size:
+        raise SourceError(
+            f'"{printable(str(file))}" has {member.file_size} bytes of {member.filename} packed in '
+            f"{member.compress_size}, expected no more than {_MOST_RATIO} times as many",
+            hint="If it is meant so, unpack it first.",
+        )
+
+
+def _damaged(file: Path, found: Exception) -> SourceError:
+    return SourceError(
+        f'"{printable(str(file))}" cannot be read as {file.suffix.lower() or ".npy"}: {found}',
+        hint="Copy it again, or restore it from a backup.",
+    )
+
+
+def _choose(where: Path, arrays: list[_Array], defaults: Defaults) -> _Chosen:
+    """Return the arrays with vectors: those of one width, or the one that the operator names."""
+    records = defaults.fields.records
+    if records is not None:
+        named = [one for one in arrays if records in (one.stem, one.name, one.file.name)]
+        if not named:
+            raise SourceError(
+                f'"{printable(str(where))}" has no array "{records}"; found '
+                f"{', '.join(printable(one.stem) for one in arrays)}",
+                hint="Name one of these with --records, or leave it out.",
+            )
+        fitting = [one for one in named if one.is_numbers and len(one.header.shape) in (1, 2)]
+        if not fitting:
+            raise _not_vectors(where, named[0])
+        return _Chosen(fitting, [one for one in arrays if one not in fitting])
+    sparse = {one.file for one in arrays if one.stem == "indptr"}
+    if sparse and not where.is_dir():
+        raise SourceError(
+            f'"{printable(str(where))}" is a sparse matrix of SciPy, expected an array of vectors',
+            hint="Save it as an array first: np.save(path, scipy.sparse.load_npz(path).toarray()).",
+        )
+    arrays = [one for one in arrays if one.file not in sparse]
+    flat = [
+        one
+        for one in arrays
+        if one.is_numbers and len(one.header.shape) == 2 and one.dims >= _LEAST_DIMS and one.rows
+    ] or [
+        one
+        for one in arrays
+        if one.header.dtype.kind == "f" and len(one.header.shape) == 1 and one.dims >= _LEAST_DIMS
+    ]
+    groups: dict[int, list[_Array]] = {}
+    for one in flat:
+        groups.setdefault(one.dims, []).append(one)
+    if len(groups) > 1:
+        sounding = {
+            dims: group
+            for dims, group in groups.items()
+            if any(sounds_like_vectors(one.stem) for one in group)
+        }
+        groups = sounding or groups
+    if len(groups) > 1:
+        listed = ", ".join(f"{one.name} ({one.dims} dimensions)" for one in flat)
+        raise SourceError(
+            f'"{printable(str(where))}" has several arrays that can be the vectors: {listed}',
+            hint="Name the one to be read with --records NAME.",
+        )
+    if groups:
+        (group,) = groups.values()
+        sounding_like = [one for one in group if sounds_like_vectors(one.stem)]
+        group = sounding_like or group
+        return _Chosen(group, [one for one in arrays if one not in group])
+    if len(arrays) == 1 and not where.is_dir() and 0 not in arrays[0].header.shape:
+        raise _not_vectors(where, arrays[0])
+    listed = ", ".join(f"{one.name} ({one.shape})" for one in arrays[:8])
+    raise EmptyStore(str(where), found=f"arrays that are no vectors: {listed}")
+
+
+def _not_vectors(where: Path, array: _Array) -> SourceError:
+    if array.header.dtype.hasobject:
+        return SourceError(
+            f'"{printable(str(where))}" holds an array of objects, which is a pickle and not read',
+            hint="Save the vectors as numbers: np.save(path, np.stack(array).astype(np.float32)).",
+        )
+    return SourceError(
+        f'"{printable(str(where))}" holds {array.shape}, expected numbers of shape '
+        "(records, dimensions)",
+        hint="Give the array whose rows are the vectors.",
+    )
+
+
+class NumpyReader(StoreReader):
+    """Reads arrays row by row; memory is a block, and what stands beside them."""
+
+    format = FORMAT
+
+    def __init__(self, path: Path, folder: Path, chosen: _Chosen, defaults: Defaults) -> None:
+        super().__init__(path, defaults)
+        self._folder, self._chosen = folder, chosen
+
+    def size_hint(self) -> int:
+        """Return the number of rows that the headers tell."""
+        return sum(one.rows for one in self._chosen.vectors)
+
+    def read(self) -> Iterator[Item | Rejection]:
+        """Yield every row with what stands beside it."""
+        vectors = self._chosen.vectors
+        first = vectors[0]
+        self.notes.why = f"{first.name} is {first.shape}" + (
+            f", and {len(vectors) - 1} more" if len(vectors) > 1 else ""
+        )
+        for file in dict.fromkeys(one.file for one in vectors):
+            self.notes.files += 1
+            self.notes.bytes += file.stat().st_size
+        for array, found, start in self._with_beside():
+            yield from self._array(array, found, start)
+
+    def _with_beside(self) -> Iterator[tuple[_Array, Beside, int]]:
+        """Yield each array with what belongs to its rows, and where in that they begin."""
+        vectors = self._chosen.vectors
+        if len(vectors) > 1:
+            own = [beside(self._folder, one.file.stem, one.rows, [], own=True) for one in vectors]
+            if any(found.columns for found in own):
+                for array, found in zip(vectors, own, strict=True):
+                    self._note(found)
+                    yield array, found, 0
+                return
+        columns = [column for one in self._chosen.others if (column := self._column(one))]
+        rows = [one.rows for one in vectors]
+        total = sum(rows)
+        # Several vectors of the same records, instead of parts that follow each other.
+        same = len(set(rows)) == 1 and any(len(column.values) == rows[0] for column in columns)
+        total = rows[0] if same else total
+        found = beside(self._folder, vectors[0].file.stem, total, columns)
+        self._refuse_pickled_texts(found, total)
+        self._note(found)
+        start = 0
+        for array in vectors:
+            yield array, found, start
+            start += 0 if same else array.rows
+
+    def _note(self, found: Beside) -> None:
+        self.notes.files += found.files
+        self.notes.bytes += found.bytes
+        self.notes.left_out += found.left_out
+
+    def _refuse_pickled_texts(self, found: Beside, rows: int) -> None:
+        """Refuse to load vectors without the texts that stand beside them."""
+        if found.has_text:
+            return
+        for one in self._chosen.others:
+            if one.header.dtype.hasobject and one.header.shape == (rows,) and is_texts(one.stem):
+                raise SourceError(
+                    f'"{printable(str(one.file))}" has the texts as an array of objects'
+                    + (f" ({one.stem})" if one.member else "")
+                    + ", which is a pickle and not read",
+                    hint="Save them as text: np.save(path, array.astype(str)). A pickle from "
+                    "strangers can run programs when NumPy loads it.",
+                )
+
+    def _column(self, array: _Array) -> Column | None:
+        """Return an array that has a value for each row; None if it is something else."""
+        header = array.header
+        if header.dtype.hasobject:
+            self.notes.left_out.append((array.name, "an array of objects, which is a pickle"))
+            return None
+        if (
+            len(header.shape) != 1
+            or header.dtype.kind not in "USiufb"
+            or header.bytes > _MOST_SIDE_BYTES
+        ):
+            self.notes.left_out.append((array.name, array.shape))
+            return None
+        try:
+            with _opened(array) as file:
+                values = array_in(file.read(header.offset + header.bytes), header).tolist()
+        except _DAMAGE as exc:
+            raise _damaged(array.file, exc) from exc
+        if header.dtype.kind == "S":
+            values = [one.decode("utf-8", "surrogateescape") for one in values]
+        return Column(array.name, name_of(array.stem), values)
+
+    def _model(self) -> str | None:
+        """Return the model that an array without dimensions names."""
+        for one in self._chosen.others:
+            header = one.header
+            named = header.shape == () and header.dtype.kind == "U"
+            if named and header.bytes <= _BLOCK_BYTES and plain_name(one.stem) in MODEL_NAMES:
+                with _opened(one) as file:
+                    return str(array_in(file.read(header.offset + header.bytes), header)[()])
+        return None
+
+    def _array(self, array: _Array, found: Beside, start: int) -> Iterator[Item | Rejection]:
+        origin = origin_of(array.file, self.path)
+        several = len(self._chosen.vectors) > 1
+        where = f"{origin}/{array.stem}" if several and array.member is not None else origin
+        fields = self._fields(array, found, start)
+        rows, model = _rows(array), found.model or self._model()
+        for at in count():
+            try:
+                vector = next(rows, None)
+            except _DAMAGE as exc:
+                yield Rejection(where, Reason.UNPARSABLE, f"behind row {at} of {array.rows}: {exc}")
+                return
+            if vector is None:
+                return
+            row = {_VECTOR: vector, **found.row(start + at)}
+            position = f"{where}#{at}"
+            item = fields.item(
+                row,
+                position=position,
+                origin=position,
+                source=self.source,
+                payload=partial(_payload, row),
+                model=model,
+            )
+            if several and item.key != position:
+                item = replace(item, key=f"{where}#{item.key}")
+            yield item
+
+    def _fields(self, array: _Array, found: Beside, start: int) -> FieldMap:
+        names = replace(self.defaults.fields, vector=_VECTOR, records=None)
+        sample = [
+            {_VECTOR: np.zeros(1), **found.row(start + at)} for at in range(min(array.rows, SAMPLE))
+        ]
+        fields = FieldMap(sample, replace(self.defaults, fields=names))
+        if names.id is None and fields.id is not None and not found.tells_apart(fields.id):
+            names = replace(names, id=POSITION)
+            fields = FieldMap(sample, replace(self.defaults, fields=names))
+        self.notes.fields = fields.shown | {"embedding": printable(array.stem)}
+        if fields.id == POSITION:
+            self.notes.fields["store_key"] = "position"
+        return fields
+
+
+@contextmanager
+def _opened(array: _Array) -> Iterator[BinaryIO]:
+    """Open what the array is in; its header comes first."""
+    if array.member is None:
+        with open_binary(array.file) as file:
+            yield file
+        return
+    with zipfile.ZipFile(array.file) as archive, archive.open(array.member) as inside:
+        yield cast(BinaryIO, inside)
+
+
+def _rows(array: _Array) -> Iterator[NDArray[Any]]:
+    """Yield the rows as floats.
+
+    Raises:
+        ValueError: The file ends early. Other errors of `_DAMAGE` likewise.
+    """
+    header, shape = array.header, (array.rows, array.dims)
+    width = header.dtype.itemsize * array.dims
+    wide = np.float32 if header.dtype.itemsize <= 4 and header.dtype.kind == "f" else np.float64
+    with _opened(array) as file:
+        if header.by_columns and len(header.shape) == 2:
+            blocks = _by_columns(array, file)
+        else:
+            blocks = _by_rows(file, header.offset, array.rows, width)
+        for block in blocks:
+            part = np.frombuffer(block, header.dtype).reshape(-1, shape[1])
+            for row in part:
+                yield row.astype(wide)  # a copy, which does not keep the block
+
+
+def _by_rows(file: BinaryIO, offset: int, rows: int, width: int) -> Iterator[bytes]:
+    file.read(offset)
+    left, per_block = rows, max(1, _BLOCK_BYTES // width)
+    while left:
+        wanted = min(left, per_block) * width
+        block = _read_up_to(file, wanted)
+        whole = len(block) // width
+        if whole:
+            yield block[: whole * width]
+        left -= whole
+        if len(block) < wanted:
+            raise ValueError(f"the file ends {left} rows early")
+
+
+def _read_up_to(file: BinaryIO, size: int) -> bytes:
+    """Read *size* bytes, or to the end; allocates no more than there is."""
+    parts = []
+    while size and (part := file.read(min(size, _BLOCK_BYTES))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _by_columns(array: _Array, file: BinaryIO) -> Iterator[bytes]:
+    """Yield blocks of rows of an array that is stored by columns."""
+    header, step = array.header, array.header.dtype.itemsize
+    with ExitStack() as stack:
+        if array.member is not None:
+            # The first row is complete only at the end of the stream.
+            unpacked = stack.enter_context(TemporaryFile(prefix="harca-"))
+            shutil.copyfileobj(file, unpacked)
+            unpacked.flush()
+            file = unpacked
+        descriptor = file.fileno()
+        if os.fstat(descriptor).st_size < header.offset + header.bytes:
+            raise ValueError("the file ends early, and it is stored by columns: no row is whole")
+        per_block = max(1, _BLOCK_BYTES * 8 // (step * array.dims))
+        for first in range(0, array.rows, per_block):
+            rows = min(per_block, array.rows - first)
+            places = (column * array.rows + first for column in range(array.dims))
+            columns = [
+                os.pread(descriptor, rows * step, header.offset + at * step) for at in places
+            ]
+            part = np.frombuffer(b"".join(columns), header.dtype).reshape(array.dims, rows)
+            yield part.T.tobytes()
+
+
+def _payload(row: dict[str, Any]) -> bytes:
+    named = {"embedding" if name == _VECTOR else name: value for name, value in row.items()}
+    return as_payload(plain_json(named), b"")
