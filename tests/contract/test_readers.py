@@ -26,6 +26,7 @@ from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
 from tests.contract import make_columnar as columnar
 from tests.contract import make_json, make_lance
+from tests.contract.make_faiss import make_langchain, make_langchain_empty
 from tests.contract.make_numpy import npy_with_json, npz_with_texts, numpy_empty
 from tests.contract.make_sqlite import (
     sqlite_blobs,
@@ -33,6 +34,7 @@ from tests.contract.make_sqlite import (
     sqlite_vec_alone,
     sqlite_vec_joined,
 )
+from tests.contract.make_txtai import make_txtai, make_txtai_empty
 from tests.contract.make_vectra import vectra, vectra_documents, vectra_empty
 from tests.stores import Entry, record, write_record
 from tests.unit.memory_target import STARTED
@@ -209,6 +211,29 @@ CASES = {
     "Arrow stream": Format(COLUMNAR, columnar.arrow_stream, columnar.without_vectors),
     "Feather": Format(COLUMNAR, columnar.feather_file, columnar.without_vectors),
     "LanceDB": Format("harca.readers.lance", make_lance.table, make_lance.without_vectors),
+    **{
+        f"LangChain FAISS of {generation}": Format(
+            "harca.readers.langchain_faiss",
+            partial(make_langchain, generation=generation),
+            make_langchain_empty,
+        )
+        for generation in ("2023", "2025")
+    },
+    **{
+        f"LangChain FAISS {kind}": Format(
+            "harca.readers.langchain_faiss",
+            partial(make_langchain, kind=kind),
+            make_langchain_empty,
+        )
+        for kind in ("HNSW4", "IVF100,Flat", "IDMap2,Flat")
+    },
+    "txtai": Format("harca.readers.txtai", make_txtai, make_txtai_empty),
+    "txtai of 4.0": Format(
+        "harca.readers.txtai", partial(make_txtai, as_pickle=True), make_txtai_empty
+    ),
+    "txtai with NumPy": Format(
+        "harca.readers.txtai", partial(make_txtai, backend="numpy"), make_txtai_empty
+    ),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),
 }

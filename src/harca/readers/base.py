@@ -17,6 +17,8 @@ FOLDER_FORMATS = (
     "harca.readers.llamaindex",
     "harca.readers.vectra",
     "harca.readers.lance",
+    "harca.readers.txtai",
+    "harca.readers.langchain_faiss",
 )
 # These are asked about the path alone and look below it themselves; the first that knows
 # what is there has it.

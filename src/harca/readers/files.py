@@ -152,7 +152,8 @@ def as_payload(value: Any, whole: bytes) -> bytes:
     """
     try:
         # The standard encoder: orjson would write NaN as null.
-        return json.dumps(value, separators=(",", ":")).encode()
+        # What is no JSON at all is told as text.
+        return json.dumps(value, separators=(",", ":"), default=str).encode()
     except RecursionError:
         return whole
 

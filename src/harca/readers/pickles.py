@@ -8,6 +8,7 @@ lists of the formats that use this are known.
 import collections
 import io
 import pickle
+import pickletools
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -17,6 +18,11 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+
+_MOST_PLAIN = 1 << 26  # about as many bytes in memory, far more than metadata have
+_NODE = 64  # of them a value takes, whatever it is
+_DEEPEST_PLAIN = 100
+_MOST_BITS = 8192  # Python refuses to print a number that is twice as long
 
 
 class NotAllowed(ValueError):
@@ -35,10 +41,14 @@ class Kept:
     """
 
     kind = ""
+    args: tuple[Any, ...]
+    state: dict[str, Any]
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        self.args = args
-        self.state: dict[str, Any] = dict(more)
+    def __new__(cls, *args: Any, **more: Any) -> "Kept":
+        """Keep the arguments; most pickles make an object without calling ``__init__``."""
+        made = super().__new__(cls)
+        made.args, made.state = args, dict(more)
+        return made
 
     def __setstate__(self, state: Any) -> None:
         parts = state if isinstance(state, tuple) else (state,)
@@ -89,10 +99,24 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return np.frombuffer(data, dtype.dtype)[0].item()
 
 
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None) -> _Array:
+    """Do what ``numpy._core.numeric._frombuffer`` does, which protocol 5 calls."""
+    made = _Array()
+    if order == "K" and axes is not None:
+        made.__setstate__((1, shape, dtype, False, bytes(data)))
+        assert made.array is not None
+        made.array = made.array.transpose(axes)
+    else:
+        made.__setstate__((1, shape, dtype, order == "F", bytes(data)))
+    return made
+
+
 def _rebuilt(kind: Any, base: Any = object, state: Any = None) -> Any:
     """Do what ``copyreg._reconstructor`` does, for containers of ours only."""
     if isinstance(kind, type) and issubclass(kind, Kept):
         return kind()
+    if kind is UUID:
+        return UUID.__new__(UUID)
     raise pickle.UnpicklingError("an object of an unknown class is rebuilt")
 
 
@@ -134,8 +158,11 @@ _VALUES: dict[tuple[str, str], Callable[..., Any]] = {
     ("pathlib", "PureWindowsPath"): PureWindowsPath,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
+    ("numpy", "memmap"): _Array,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
 }
@@ -172,6 +199,7 @@ def unpickle(data: bytes, classes: Collection[tuple[str, str]]) -> Any:
         ValueError: It is no pickle, or cut short.
     """
     try:
+        _check_sizes(data)
         return finished(_Restricted(data, classes).load())
     except NotAllowed:
         raise
@@ -185,22 +213,129 @@ def finished(value: Any) -> Any:
     return value.array if isinstance(value, _Array) else value
 
 
-def plain(value: Any, *, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """Return *value* with arrays and paths in it as lists and text.
 
+    A pickle can have one object in a thousand places without becoming longer, so that what
+    comes out is counted.
+
     Raises:
-        ValueError: It is nested too deeply, or leads back to itself.
+        ValueError: It is nested too deeply, leads back to itself, or is too large as a tree.
     """
-    if depth > 100:
-        raise ValueError("nested too deeply")
-    if isinstance(value, _Array):
-        return [] if value.array is None else value.array.tolist()
-    if isinstance(value, PurePosixPath | PureWindowsPath):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(name): plain(one, depth=depth + 1) for name, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one, depth=depth + 1) for one in value]
-    if isinstance(value, Kept):
-        return plain(value.state, depth=depth + 1)
-    return value
+    return _Plain().of(value, 0)
+
+
+class _Plain:
+    def __init__(self) -> None:
+        self._left = _MOST_PLAIN
+
+    def _spend(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"larger than {_MOST_PLAIN >> 20} MiB as a tree")
+
+    def of(self, value: Any, depth: int) -> Any:
+        if depth > _DEEPEST_PLAIN:
+            raise ValueError("nested too deeply")
+        self._spend(_NODE)
+        if isinstance(value, str | bytes | bytearray):
+            self._spend(len(value))
+            return value
+        if isinstance(value, int):
+            if value.bit_length() > _MOST_BITS:
+                raise ValueError(f"a number of {value.bit_length()} bits")
+            return value
+        if isinstance(value, _Array):
+            if value.array is None:
+                return []
+            self._spend(_NODE * value.array.size)
+            return value.array.tolist()
+        if isinstance(value, PurePosixPath | PureWindowsPath):
+            return str(value)
+        if isinstance(value, dict):
+            return {self._name(name): self.of(one, depth + 1) for name, one in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.of(one, depth + 1) for one in value]
+        if isinstance(value, Kept):
+            return self.of(value.state, depth + 1)
+        return value
+
+    def _name(self, name: Any) -> str:
+        if isinstance(name, str | bytes):
+            self._spend(len(name))
+        elif name is not None and not isinstance(name, int | float):
+            raise ValueError(f"a {type(name).__name__} as a name")
+        return str(name)
+
+
+def _check_sizes(data: bytes) -> None:
+    """Refuse sizes that the data do not bear out, before the unpickler asks memory for them.
+
+    Walks over the operations (CPython ``Lib/pickletools.py``). Counts of bytes are compared
+    with what follows. Places in the memo are numbered one after the other by every writer;
+    the unpickler would make a table as long as the largest number.
+    """
+    at, puts, size, arguments = 0, 0, len(data), _ARGUMENTS
+    while at < size:
+        code = data[at]
+        at += 1
+        kind = arguments[code]
+        if kind == 0:
+            if code == _MEMOIZE:
+                puts += 1
+            elif code == _STOP:
+                return
+        elif kind > 0:
+            if code in _PUTS:
+                puts = _next_place(int.from_bytes(data[at : at + kind], "little"), puts)
+            elif code == _FRAME and int.from_bytes(data[at : at + 8], "little") > size - at - 8:
+                raise pickle.UnpicklingError("cut short")
+            at += kind
+        elif kind in (_LINE, _TWO_LINES):
+            for _ in range(-kind):
+                end = data.find(b"\n", at)
+                if end < 0:
+                    raise pickle.UnpicklingError("cut short")
+                if code == _PUT:
+                    puts = _next_place(int(data[at:end]), puts)
+                at = end + 1
+        else:
+            width = _COUNTED - kind
+            count = int.from_bytes(data[at : at + width], "little")
+            if count > size - at - width:
+                raise pickle.UnpicklingError("cut short")
+            at += width + count
+
+
+def _next_place(place: int, puts: int) -> int:
+    if not 0 <= place <= puts + 1:
+        raise pickle.UnpicklingError(f"place {place} in a memo of {puts}")
+    return puts + 1
+
+
+def _argument(opcode: pickletools.OpcodeInfo) -> int:
+    """Return how long an operation's argument is; a mark where its bytes tell."""
+    if opcode.arg is None:
+        return 0
+    if opcode.arg.n >= 0:
+        return opcode.arg.n
+    if opcode.arg.n == pickletools.UP_TO_NEWLINE:
+        # Of a pair of lines, pickletools has the first alone in its name.
+        return _TWO_LINES if opcode.arg is pickletools.stringnl_noescape_pair else _LINE
+    return (
+        _COUNTED
+        - {
+            pickletools.TAKEN_FROM_ARGUMENT1: 1,
+            pickletools.TAKEN_FROM_ARGUMENT4: 4,
+            pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+            pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+        }[opcode.arg.n]
+    )
+
+
+_LINE, _TWO_LINES, _COUNTED = -1, -2, -3  # as many lines; counted by 1, 4 or 8 bytes: -4, -7, -11
+_ARGUMENTS = [0] * 256
+for _opcode in pickletools.opcodes:
+    _ARGUMENTS[ord(_opcode.code)] = _argument(_opcode)
+_PUT, _STOP, _MEMOIZE, _FRAME = pickle.PUT[0], pickle.STOP[0], pickle.MEMOIZE[0], pickle.FRAME[0]
+_PUTS = frozenset((pickle.BINPUT[0], pickle.LONG_BINPUT[0]))
