@@ -45,6 +45,7 @@ class Warn(StrEnum):
     BAD_DATE = "bad-date"
     NO_TEXT = "missing-text"
     SYMLINK_LOOP = "symlink-loop"
+    NORMALIZED = "normalized-vectors"
 
 
 class OnConflict(StrEnum):

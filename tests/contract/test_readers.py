@@ -24,8 +24,8 @@ from harca.load import Intake
 from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
+from tests.contract import make_chroma, make_json, make_lance
 from tests.contract import make_columnar as columnar
-from tests.contract import make_json, make_lance
 from tests.contract.make_faiss import make_langchain, make_langchain_empty
 from tests.contract.make_numpy import npy_with_json, npz_with_texts, numpy_empty
 from tests.contract.make_sqlite import (
@@ -233,6 +233,34 @@ CASES = {
     ),
     "txtai with NumPy": Format(
         "harca.readers.txtai", partial(make_txtai, backend="numpy"), make_txtai_empty
+    ),
+    "Chroma 0.4": Format(
+        "harca.readers.chroma",
+        partial(make_chroma.chroma, version="0.4.0"),
+        make_chroma.chroma_without_records,
+    ),
+    "Chroma 0.5": Format(
+        "harca.readers.chroma",
+        partial(make_chroma.chroma, version="0.5"),
+        make_chroma.chroma_without_records,
+        streams=True,
+    ),
+    "Chroma 1.x": Format(
+        "harca.readers.chroma",
+        partial(make_chroma.chroma, version="1.x"),
+        make_chroma.chroma_without_records,
+    ),
+    "Chroma 0.3": Format(
+        "harca.readers.chroma_parquet",
+        make_chroma.chroma_parquet,
+        make_chroma.chroma_parquet_without_records,
+        streams=True,
+    ),
+    "LangChain.js HNSWLib": Format(
+        "harca.readers.langchain_js",
+        make_chroma.langchain_js,
+        make_chroma.langchain_js_without_documents,
+        streams=True,
     ),
     "HARCA documents": Format("harca.readers.harca", _harca_documents, _empty_list),
     "HARCA export": Format("harca.readers.harca", _harca_export, _empty_table),

@@ -19,6 +19,9 @@ FOLDER_FORMATS = (
     "harca.readers.lance",
     "harca.readers.txtai",
     "harca.readers.langchain_faiss",
+    "harca.readers.chroma",
+    "harca.readers.chroma_parquet",
+    "harca.readers.langchain_js",
 )
 # These are asked about the path alone and look below it themselves; the first that knows
 # what is there has it.
