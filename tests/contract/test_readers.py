@@ -24,7 +24,7 @@ from harca.load import Intake
 from harca.model import Item, Record, Rejection
 from harca.options import LoadOptions
 from harca.readers.base import MODULES, Defaults, open_store
-from tests.contract import make_chroma, make_json, make_lance
+from tests.contract import make_chroma, make_json, make_lance, make_vdf
 from tests.contract import make_columnar as columnar
 from tests.contract.make_faiss import make_langchain, make_langchain_empty
 from tests.contract.make_numpy import npy_with_json, npz_with_texts, numpy_empty
@@ -210,6 +210,7 @@ CASES = {
     "Arrow file": Format(COLUMNAR, columnar.arrow_file, columnar.without_vectors),
     "Arrow stream": Format(COLUMNAR, columnar.arrow_stream, columnar.without_vectors),
     "Feather": Format(COLUMNAR, columnar.feather_file, columnar.without_vectors),
+    "VDF": Format("harca.readers.vdf", make_vdf.dataset, make_vdf.empty),
     "LanceDB": Format("harca.readers.lance", make_lance.table, make_lance.without_vectors),
     **{
         f"LangChain FAISS of {generation}": Format(

@@ -4,7 +4,7 @@ Imports pyarrow, which is optional: readers import this module when they need it
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from harca.model import Reason, Rejection
 from harca.readers.apart import Failed, child, feather_1
 from harca.readers.arrow_rows import ERRORS, Layout, Unread, cut, layout_of, numbered, rows_at_once
-from harca.readers.base import Defaults
+from harca.readers.base import Defaults, FieldNames
 from harca.readers.columnar import Kind
 from harca.readers.files import open_binary, short
 
@@ -35,8 +35,17 @@ class Unopened(Exception):
 class Layouts:
     """How the records stand in the files below a folder; those of one schema are alike."""
 
-    def __init__(self, root: Path, defaults: Defaults) -> None:
+    def __init__(
+        self,
+        root: Path | None,
+        defaults: Defaults,
+        *,
+        hints: FieldNames | None = None,
+        vectors: Sequence[str] = (),
+    ) -> None:
+        """Look for them with what `layout_of` takes."""
         self._root, self._defaults = root, defaults
+        self._hints, self._vectors = hints, vectors
         self._known: dict[bytes, Layout] = {}
 
     def of(self, file: Path, kind: Kind) -> Layout:
@@ -50,7 +59,14 @@ class Layouts:
         schema = schema_of(file, kind)
         key = schema.remove_metadata().serialize().to_pybytes() + repr(sorted(partition)).encode()
         if key not in self._known:
-            found = layout_of(schema, batches_of(file, kind), self._defaults, extra=partition)
+            found = layout_of(
+                schema,
+                batches_of(file, kind),
+                self._defaults,
+                extra=partition,
+                hints=self._hints,
+                vectors=self._vectors,
+            )
             if not found.sampled:
                 return found  # the next file of the schema may say more
             self._known[key] = found
@@ -174,9 +190,9 @@ def _feather(path: Path) -> Any:
         raise Unopened(short(exc)) from exc
 
 
-def partition_of(file: Path, root: Path) -> dict[str, str | None]:
+def partition_of(file: Path, root: Path | None) -> dict[str, str | None]:
     """Return the fields that a file's folders stand for, in Hive's manner: ``lang=en``."""
-    folders = file.relative_to(root).parts[:-1] if root.is_dir() else ()
+    folders = file.relative_to(root).parts[:-1] if root and root.is_dir() else ()
     found = {}
     for match in filter(None, map(_PARTITION.fullmatch, folders)):
         value = None if match["value"] == _NO_VALUE else unquote(match["value"])
@@ -198,7 +214,7 @@ def number_of_rows(file: Path) -> int:
 
 
 def rows_of(
-    file: Path, kind: Kind, layout: Layout, origin: str, *, root: Path
+    file: Path, kind: Kind, layout: Layout, origin: str, *, root: Path | None = None
 ) -> Iterator[tuple[str, dict[str, Any] | Rejection]]:
     """Yield every row of a file with its place, ``FILE#ROW``, or why it is not read."""
     partition = partition_of(file, root)

@@ -4,7 +4,7 @@ Imports pyarrow, which is optional: readers import this module when they need it
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 
 from harca.model import Item
-from harca.readers.base import Defaults
+from harca.readers.base import Defaults, FieldNames
 from harca.readers.fields import SAMPLE, FieldMap, plain_json
 from harca.readers.files import as_payload, short
 
@@ -63,7 +63,11 @@ class Layout:
 
     def item(self, row: Mapping[str, Any], **where: Any) -> Item:
         """Return the item that a row is; *where* as `FieldMap.item` takes it."""
-        return self.fields.item(row, payload=partial(_as_json, row), **where)
+        return self.fields.item(row, payload=self.payload_of(row), **where)
+
+    def payload_of(self, row: Mapping[str, Any]) -> Callable[[], bytes]:
+        """Return what gives a row as JSON, for a rejection."""
+        return partial(_as_json, row)
 
     def rows(self, batch: Any) -> Iterator[dict[str, Any] | Unread]:
         """Yield every row of a batch, in order; a row that is damaged costs no other."""
@@ -109,6 +113,8 @@ def layout_of(
     defaults: Defaults,
     *,
     extra: Mapping[str, Any] | None = None,
+    hints: FieldNames | None = None,
+    vectors: Sequence[str] = (),
 ) -> Layout:
     """Return how records stand in batches like the first of *batches*.
 
@@ -116,11 +122,14 @@ def layout_of(
         schema: Their schema.
         batches: Record batches, or `Unread` where one is damaged.
         extra: Fields that all rows have beside their columns.
+        hints: Which column is what, as the store says; taken where the operator says nothing.
+        vectors: Columns of which the store says that they hold vectors.
 
     Raises:
         UsageError: The operator names a field that no record of the sample has.
     """
     columns = _names(schema)
+    vectors = [name for name in vectors if name in columns]
     as_it_is = Layout(FieldMap([], Defaults()), frozenset(), {}, frozenset(), columns)
     sample: list[dict[str, Any]] = []
     for batch in batches:
@@ -135,7 +144,7 @@ def layout_of(
         if not any(is_blob(schema.field(at).type) for is_blob in _BLOB_TYPES):
             continue
         values = [row[name] for row in sample if row[name]]
-        named = name == defaults.fields.vector or any(
+        named = name in (defaults.fields.vector, *vectors) or any(
             part in name.lower() for part in _NAMES_OF_BLOBS
         )
         if named and (number := _number_of(values)) is not None:
@@ -145,9 +154,24 @@ def layout_of(
     for row in sample:
         row.update({name: _vector_from_bytes(row[name], kind) for name, kind in blobs.items()})
         row.update({name: _text(row[name]) for name in texts})
-    fields = FieldMap(sample, defaults, missing_is_nan=True)
-    vectors = frozenset([fields.vector]) if fields.vector else frozenset()
-    return Layout(fields, vectors, blobs, frozenset(texts), columns, bool(sample))
+    fields = FieldMap(sample, _with(hints, defaults, sample), missing_is_nan=True)
+    if vectors:
+        fields.vector = vectors[0]
+        fields.unread = [name for name in fields.unread if name not in vectors]
+    arrays = {*vectors, *([fields.vector] if fields.vector else [])}
+    return Layout(fields, frozenset(arrays), blobs, frozenset(texts), columns, bool(sample))
+
+
+def _with(
+    hints: FieldNames | None, defaults: Defaults, sample: Sequence[Mapping[str, Any]]
+) -> Defaults:
+    given = asdict(defaults.fields)
+    taken = {
+        column: name
+        for column, name in asdict(hints or FieldNames()).items()
+        if given[column] is None and any(row.get(name) is not None for row in sample)
+    }
+    return replace(defaults, fields=replace(defaults.fields, **taken))
 
 
 def _as_json(row: Mapping[str, Any]) -> bytes:

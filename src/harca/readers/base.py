@@ -22,6 +22,7 @@ FOLDER_FORMATS = (
     "harca.readers.chroma",
     "harca.readers.chroma_parquet",
     "harca.readers.langchain_js",
+    "harca.readers.vdf",
 )
 # These are asked about the path alone and look below it themselves; the first that knows
 # what is there has it.

@@ -20,7 +20,7 @@ import numpy as np
 
 from harca.errors import UsageError
 from harca.model import Item, Warn
-from harca.readers.base import Defaults
+from harca.readers.base import Defaults, FieldNames
 from harca.readers.files import as_payload, exact_json
 
 SAMPLE = 50
@@ -59,6 +59,13 @@ _CREATED = ("createdat", "created", "creationdate", "createdon", "timestamp", "i
 
 # A name that leads to the text and is not it.
 _REFERENCE = re.compile(r"(?:id|key|hash|path|file|filename|source|ur[il])$", re.I)
+
+# As `harca export` calls them: the table's own columns, by which they are told.
+EXPORTED = frozenset(
+    {"store_key", "content", "embedding", "metadata", "model_id", "created_at", "source"}
+)
+_STORE = "store"  # beside them, if the rows are of several
+
 _SEPARATORS = re.compile(r"[\s,;]+")
 _WRAPPED = re.compile(
     r"(?:np\.|numpy\.)?(?:array|tensor)\((?P<inside>.*?)(?:,\s*dtype=.*)?\)", re.S
@@ -106,6 +113,10 @@ class FieldMap:
         self.text = seen.given("text", given.text) or seen.text(_TEXTS, without=taken | {self.id})
         self.model = seen.given("model", given.model) or seen.first(MODEL_NAMES, _is_text)
         self.created = seen.given("created", given.created) or seen.first(_CREATED, _is_time)
+        self._is_export = set(seen.names) - {_STORE} == EXPORTED and given == FieldNames()
+        if self._is_export:
+            self.id, self.text, self.vector = "store_key", "content", "embedding"
+            self.metadata, self.model, self.created = "metadata", "model_id", "created_at"
         self.unread = [
             name
             for name in seen.names
@@ -152,6 +163,8 @@ class FieldMap:
             payload: Its bytes, for a rejection; by default the row as JSON.
             model: The label that the store as a whole gives.
         """
+        if self._is_export:
+            return exported_item(row, self._defaults, origin=origin, source=source, payload=payload)
         rest = dict(row)
         vector = _take(rest, self.vector)
         if isinstance(vector, str):
@@ -195,6 +208,34 @@ class FieldMap:
         else:
             merged |= rest
         return plain_json(merged, missing_is_nan=self._missing_is_nan)
+
+
+def exported_item(
+    row: Mapping[str, Any],
+    defaults: Defaults,
+    *,
+    origin: str,
+    source: str,
+    payload: Callable[[], bytes] | None,
+) -> Item:
+    """Return a row that `harca export` has written, as it was in the table.
+
+    Args:
+        row: The fields in `EXPORTED`; metadata as an object or as JSON; ``store`` before the
+            key, if the rows are of several.
+    """
+    metadata, store, key = map(row.get, ("metadata", _STORE, "store_key"))
+    return Item(
+        key=f"{store}/{key}" if store else key,
+        content=row.get("content"),
+        vector=row.get("embedding"),
+        metadata=object_from_text(metadata) if isinstance(metadata, str) else metadata,
+        model_id=row.get("model_id"),
+        created_at=row.get("created_at"),
+        source=defaults.source or row.get("source") or source,
+        origin=origin,
+        payload=payload or partial(as_payload, plain_json(row), b""),
+    )
 
 
 class _Seen:

@@ -6,7 +6,6 @@ stands in the schema where lancedb's ``EmbeddingFunctionRegistry`` has made the 
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from harca.readers.apart import (
     open_table,
     take_rows,
 )
-from harca.readers.base import Defaults, StoreReader
+from harca.readers.base import Defaults, FieldNames, StoreReader
 from harca.readers.files import head, open_binary, short
 
 FORMAT = "lancedb"
@@ -111,14 +110,10 @@ class LanceReader(StoreReader):
     def _told(self) -> Any:
         from harca.readers.arrow_rows import layout_of
 
-        given, columns = self.defaults.fields, self._schema.names
-        vector, text = (
-            name if name in columns else None
-            for name in map(self._function.get, ("vector_column", "source_column"))
+        hints = FieldNames(
+            vector=self._function.get("vector_column"), text=self._function.get("source_column")
         )
-        fields = replace(given, vector=given.vector or vector, text=given.text or text)
-        defaults = replace(self.defaults, fields=fields)
-        layout = layout_of(self._schema, self._batches(), defaults)
+        layout = layout_of(self._schema, self._batches(), self.defaults, hints=hints)
         if not layout.sampled and self._table.fragments:
             raise _refused(self.path, "none of its rows")
         return layout
