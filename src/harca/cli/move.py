@@ -1,4 +1,4 @@
-"""Commands that move data: migrate, rollback, rejections."""
+"""Commands that move data: migrate, rollback, export, rejections."""
 
 from itertools import chain
 from pathlib import Path
@@ -163,6 +163,50 @@ def rollback(
             + (f", {done.kept:,} changed since and kept" if done.kept else "")
         ),
     )
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="New or empty folder to write to.")],
+    store: Annotated[
+        str | None, typer.Option(help="Only the rows of this store, as `harca status` calls it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only rows with this model label.")] = None,
+    dims: Annotated[
+        int | None, typer.Option(min=1, help="Only rows with this number of dimensions.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(metavar="vdf|jsonl|parquet", help="What the rows are written as.")
+    ] = "vdf",
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write the table's rows to files: for other programs, or for `harca migrate` elsewhere.
+
+    VDF is what vector-io reads: an index for each space, as Parquet.
+
+    Example: harca export ./exported --format jsonl
+    """
+    out = begin(json, quiet, verbose)
+    from harca.errors import UsageError
+    from harca.export import Format
+    from harca.export import export as write
+
+    if format not in tuple(Format):
+        raise UsageError(f'--format is "{format}", expected one of {", ".join(Format)}', hint="")
+    with watcher(quiet=quiet) as watching:
+        done = write(
+            resolve(database),
+            folder,
+            format=Format(format),
+            store=store,
+            model_id=model,
+            dims=dims,
+            watcher=watching,
+        )
+    out.result(done.as_dict, lambda: render.exported(done))
 
 
 rejections_app = typer.Typer(

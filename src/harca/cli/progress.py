@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _EVERY_S = 3.0
-_COUNTED = {"load", "verify"}
+_COUNTED = {"load", "verify", "export"}
 
 
 def watcher(*, quiet: bool) -> "LineWatcher":

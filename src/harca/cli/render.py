@@ -8,6 +8,7 @@ from harca.errors import counted
 
 if TYPE_CHECKING:
     from harca.apply import Applied, Step
+    from harca.export import Exported
     from harca.inspect import Inspection, SpaceFound
     from harca.migrate import Migration
     from harca.model import StoreNotes
@@ -206,6 +207,20 @@ def migration(done: "Migration") -> str:
     if tally.loaded and done.revision is None:
         parts.append(f"To take it back: harca rollback {done.run_id}")
     return "\n".join(parts)
+
+
+def exported(done: "Exported") -> str:
+    """Return what `harca export` shows."""
+    return "\n".join(
+        [
+            f"{counted(done.rows, 'row')} of {counted(len(done.stores), 'store')} written to "
+            f"{done.folder}: {done.format}, {counted(done.files, 'file')}, {size(done.bytes)}",
+            table(
+                ("model", "dims", "records"),
+                [(space.model_id, space.dims, space.records) for space in done.spaces],
+            ),
+        ]
+    )
 
 
 def verification(outcome: "Verification") -> str:

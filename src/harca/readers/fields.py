@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -113,7 +114,9 @@ class FieldMap:
         self.text = seen.given("text", given.text) or seen.text(_TEXTS, without=taken | {self.id})
         self.model = seen.given("model", given.model) or seen.first(MODEL_NAMES, _is_text)
         self.created = seen.given("created", given.created) or seen.first(_CREATED, _is_time)
-        self._is_export = set(seen.names) - {_STORE} == EXPORTED and given == FieldNames()
+        self._is_export = (
+            set(seen.names) - {_STORE} == EXPORTED and replace(given, records=None) == FieldNames()
+        )
         if self._is_export:
             self.id, self.text, self.vector = "store_key", "content", "embedding"
             self.metadata, self.model, self.created = "metadata", "model_id", "created_at"

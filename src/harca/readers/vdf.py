@@ -195,9 +195,11 @@ class VdfReader(StoreReader):
                 place = printable(str(space.said.get("data_path")))
                 yield Rejection(place, Reason.UNREADABLE, f"no Parquet file, as {META} says")
         listed = self._said.get("file_structure")
-        there = {file.name for space in self._namespaces for file in space.files}
+        if self.defaults.fields.records is not None:
+            return  # those of other indexes are not looked for
+        there = {file.parts[-2:] for space in self._namespaces for file in space.files}
         for name in listed if isinstance(listed, list) else []:
-            if str(name).endswith(".parquet") and PurePosixPath(str(name)).name not in there:
+            if str(name).endswith(".parquet") and PurePosixPath(str(name)).parts[-2:] not in there:
                 detail = f"listed in {META}, and not there"
                 yield Rejection(printable(str(name)), Reason.UNREADABLE, detail)
 
