@@ -13,9 +13,10 @@ from harca.canonical import object_text
 from harca.estimate import Estimate, Volume, estimate
 from harca.fingerprint import Fingerprint, digest
 from harca.load import Intake
-from harca.model import Record, Rejection, StoreNotes, Warn
+from harca.model import Reader, Record, Rejection, StoreNotes, Warn
 from harca.options import LoadOptions
 from harca.readers.base import open_store
+from harca.readers.staging import archives_in, shown, staged
 
 _LISTED = 20
 _UNIT = 1e-3  # float32 and rounding in the files leave a norm of 1 no farther off
@@ -148,11 +149,18 @@ def inspect(path: str | Path, options: LoadOptions | None = None) -> Inspection:
     Raises:
         SourceError: There is no store, or none that can be read.
     """
-    options = options or LoadOptions()
-    reader = open_store(path, options.defaults)
+    with staged(str(path)) as local:
+        found = _inspect(open_store(local, (options or LoadOptions()).defaults), options, path)
+        found.notes.left_out += [
+            (name, "an archive, which can be given by itself") for name in archives_in(local)
+        ]
+    return found
+
+
+def _inspect(reader: Reader, options: LoadOptions | None, path: str | Path) -> Inspection:
     now = datetime.now(UTC)
-    intake = Intake(reader, options, now=now)
-    found = Inspection(reader.format, str(path))
+    intake = Intake(reader, options or LoadOptions(), now=now)
+    found = Inspection(reader.format, shown(str(path)))
     spaces: dict[tuple[str, int], SpaceFound] = {}
     seen: dict[str, tuple[bytes, str]] = {}
     texts: set[bytes] = set()

@@ -19,7 +19,7 @@ from harca.postgres.legacy import FORMAT
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run, lock_store
 from harca.readers.base import open_store
-from harca.readers.files import printable
+from harca.readers.staging import address, staged
 from harca.verify import Verification, verify
 
 
@@ -70,7 +70,7 @@ class Migration:
 
 def store_name(path: str | Path, options: LoadOptions) -> str:
     """Return what the store at *path* is called in the table."""
-    name = options.name or printable(str(Path(path).resolve()))
+    name = options.name or address(str(path))
     check_label("the store's path, which is its name,", name)
     return name
 
@@ -91,13 +91,15 @@ def migrate(
         HarcaError: See `harca.errors`; what is committed by then stays, and the run is
             resumed by the same call.
     """
-    reader = _open(path, options)
-    with reading_ahead(reader) as ahead:
-        database = target()
-        watcher = watcher or Unwatched()
-        watcher.stage("schema")
-        migrations.upgrade(database, progress=watcher.stage)
-        return _load_and_prove(reader, ahead, path, database, options, None, watcher)
+    with staged(str(path)) as local:
+        reader = open_store(local, options.defaults)
+        with reading_ahead(reader) as ahead:
+            database = target()
+            watcher = watcher or Unwatched()
+            watcher.stage("schema")
+            migrations.upgrade(database, progress=watcher.stage)
+            store = _Store(str(path), local, reader, ahead)
+            return _load_and_prove(store, database, options, None, watcher)
 
 
 def load_and_prove(
@@ -113,11 +115,11 @@ def load_and_prove(
     Raises:
         NotVerified: Store and rows differ, or more records were rejected than allowed.
     """
-    reader = _open(path, options)
-    with reading_ahead(reader) as ahead:
-        done = _load_and_prove(
-            reader, ahead, path, database, options, revision, watcher or Unwatched()
-        )
+    with staged(str(path)) as local:
+        reader = open_store(local, options.defaults)
+        with reading_ahead(reader) as ahead:
+            store = _Store(str(path), local, reader, ahead)
+            done = _load_and_prove(store, database, options, revision, watcher or Unwatched())
     if not done.verification.ok:
         raise NotVerified(
             f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
@@ -135,29 +137,41 @@ def load_and_prove(
     return done
 
 
-def _open(path: str | Path, options: LoadOptions) -> Reader:
-    return open_store(path, options.defaults)
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """A store that was opened.
+
+    Attributes:
+        path: What the operator gave: a path, or a URL.
+        local: Where it can be read.
+    """
+
+    path: str
+    local: Path
+    reader: Reader
+    ahead: ReadAhead | None
 
 
 def _load_and_prove(
-    reader: Reader,
-    ahead: ReadAhead | None,
-    path: str | Path,
+    store: _Store,
     database: Database,
     options: LoadOptions,
     revision: str | None,
     watcher: Watcher,
 ) -> Migration:
-    name = store_name(path, options)
+    name = store_name(store.path, options)
+    reader, ahead = store.reader, store.ahead
     with translated(), database.connect() as conn, database.connect() as locker:
         # The lock is held on a connection of its own, which nothing else can break.
         lock_store(locker, name)
         indexes.drop_before_first_load(conn)
-        noted = {**options.as_dict(), "path": printable(str(Path(path).resolve()))}
+        noted = {**options.as_dict(), "path": address(store.path)}
         run = begin_run(conn, name, store_format=reader.format, revision=revision, options=noted)
         target = PostgresTarget(conn, run, volatile=reader.volatile)
         intake = Intake(reader, options, now=run.started_at)
-        loading = ahead.intake(reader, str(path), options, intake.now) if ahead else intake
+        loading = intake
+        if ahead:
+            loading = ahead.intake(reader, str(store.local), options, intake.now)
         total = reader.size_hint()
         watcher.stage("load", total)
 
@@ -207,7 +221,7 @@ def verify_store(
         NothingToVerify: The store was never loaded.
     """
     watcher = watcher or Unwatched()
-    store = name or printable(str(Path(path).resolve()))
+    store = name or address(str(path))
     with translated(), database.connect() as conn:
         run = _latest_run(conn, store)
         if run["format"] == FORMAT:
@@ -215,11 +229,14 @@ def verify_store(
             _note_outcome(conn, run["run_id"], verification)
             return verification
         options = _options(run["options"])
-        reader = _open(path, options)
-        intake = Intake(reader, options, now=run["started_at"])
-        rows = StoreRows(conn, store, run["run_id"])
-        watcher.stage("verify", reader.size_hint())
-        verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
+        with staged(str(path)) as local:
+            reader = open_store(local, options.defaults)
+            intake = Intake(reader, options, now=run["started_at"])
+            rows = StoreRows(conn, store, run["run_id"])
+            watcher.stage("verify", reader.size_hint())
+            verification = verify(
+                intake.entries, rows, volatile=reader.volatile, progress=watcher.step
+            )
         _note_outcome(conn, run["run_id"], verification)
     return verification
 

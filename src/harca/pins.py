@@ -23,6 +23,7 @@ from harca.load import Intake
 from harca.model import Expired, Rejection, Space
 from harca.options import LoadOptions
 from harca.readers.base import open_store
+from harca.readers.staging import staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +138,17 @@ def measure(path: str | Path, options: LoadOptions) -> Pins:
     Raises:
         SourceError: There is no store, or none that can be read.
     """
-    reader = open_store(path, options.defaults)
-    rejected: Counter[str] = Counter()
-    spaces: Counter[tuple[str, int]] = Counter()
-    total = Fingerprint()
-    for entry in Intake(reader, whole(options), now=datetime.now(UTC)).entries():
-        if isinstance(entry, Rejection):
-            rejected[str(entry.reason)] += 1
-        else:
-            spaces[entry.space] += 1
-            total.add(digest(entry, without=reader.volatile))
+    with staged(str(path)) as local:
+        reader = open_store(local, options.defaults)
+        rejected: Counter[str] = Counter()
+        spaces: Counter[tuple[str, int]] = Counter()
+        total = Fingerprint()
+        for entry in Intake(reader, whole(options), now=datetime.now(UTC)).entries():
+            if isinstance(entry, Rejection):
+                rejected[str(entry.reason)] += 1
+            else:
+                spaces[entry.space] += 1
+                total.add(digest(entry, without=reader.volatile))
     return Pins(reader.format, total.count, rejected, spaces, str(total))
 
 

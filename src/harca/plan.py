@@ -16,6 +16,7 @@ from harca.inspect import Inspection, inspect
 from harca.migrations import DATA
 from harca.options import LoadOptions
 from harca.pins import Pins, whole
+from harca.readers.staging import is_url, shown
 
 _LINE = 100  # of ruff's format, in which revisions are written
 
@@ -58,6 +59,18 @@ class Planned:
         }
 
 
+def _lasting(store: str) -> str:
+    """Return where a store is, as a revision can say it."""
+    if not is_url(store):
+        return str(Path(store).absolute())
+    if shown(store) != store:
+        raise UsageError(
+            f'"{shown(store)}" was given with a password or a query, which no revision may hold',
+            hint="Give the address alone; credentials belong into the environment.",
+        )
+    return store
+
+
 def plan(
     store: str | Path, message: str, options: LoadOptions, *, to: str | Path | None = None
 ) -> Planned:
@@ -75,7 +88,7 @@ def plan(
     words = " ".join(message.split())
     if not words:
         raise UsageError("the message is empty", hint="Say with -m what the revision loads.")
-    path = str(Path(store).absolute())
+    path = _lasting(str(store))
     found = inspect(store, whole(options))
     if not found.records:
         rejected = counted(found.rejected.total(), "record")

@@ -275,16 +275,16 @@ def test_a_git_lfs_pointer_is_named(tmp_path):
         pass
 
 
-def test_archives_are_named_where_there_is_nothing_else(tmp_path):
+def test_archives_in_a_folder_are_named(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "b.tar.gz").write_bytes(ARCHIVES["tar.gz"])
     (folder / "a.zip").write_bytes(ARCHIVES["zip"])
-    (folder / ".DS_Store").touch()
+    (folder / "c.zip").write_text("no archive")
+    (folder / "notes.md").write_text("notes")
 
     assert archives_in(folder) == ["a.zip", "b.tar.gz"]
-    (folder / "notes.md").write_text("notes")
-    assert archives_in(folder) == []
+    assert archives_in(folder / "notes.md") == []
 
 
 # Remote stores

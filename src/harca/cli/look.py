@@ -87,8 +87,8 @@ def inspect(
 @app.command()
 def verify(
     store: Annotated[
-        Path | None,
-        typer.Argument(help="Folder or file that was loaded; all that were, if left out."),
+        str | None,
+        typer.Argument(help="What was loaded: folder, file or URL; all that was, if left out."),
     ] = None,
     name: NameOption = None,
     database: DatabaseOption = None,
@@ -107,7 +107,7 @@ def verify(
     from harca.migrate import loaded_stores, verify_store
 
     target = resolve(database)
-    stores = [(name, str(store))] if store is not None else loaded_stores(target)
+    stores = [(name, store)] if store is not None else loaded_stores(target)
     if not stores:
         raise NothingToVerify("no store was loaded")
     with watcher(quiet=quiet) as watching:

@@ -8,7 +8,10 @@ import typer
 if TYPE_CHECKING:
     from harca.options import LoadOptions
 
-StoreArgument = Annotated[Path, typer.Argument(help="Folder or file that holds the vectors.")]
+# A text and no path: `https://` would lose a slash.
+StoreArgument = Annotated[
+    str, typer.Argument(help="Folder, file, archive or URL that holds the vectors.")
+]
 NameOption = Annotated[
     str | None,
     typer.Option("--name", help="What the store is called in the table; its path by default."),

@@ -10,6 +10,7 @@ from typing import Any
 from harca.errors import EmptyStore, SeveralFormats, SourceError, StoreNotFound, UnknownFormat
 from harca.model import Item, Reader, Rejection, StoreNotes
 from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, printable, walk
+from harca.readers.staging import archives_in
 
 # One module a format. A module has FORMAT and open_path(). The first ones are asked about the
 # path and each folder below it, as these stores have a folder of their own.
@@ -273,6 +274,8 @@ def _describe(path: Path) -> str:
             f"a folder with {printable(pointers[0].name)}, which is a Git LFS pointer instead of "
             "the file itself (run `git lfs pull`)"
         )
+    if archives := archives_in(path):
+        return f"a folder with archives, of which one can be given: {', '.join(archives[:5])}"
     shown = ", ".join(printable(entry.name) for entry in entries[:5])
     return f"a folder with {shown}" + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
 

@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -52,6 +52,7 @@ _STREAMS = {
     b"\xfd7zXZ\0": ".xz",
     b"\x28\xb5\x2f\xfd": ".zst",
 }
+_ARCHIVES = (".tar", ".zip", ".tgz", *_STREAMS.values())
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
 # Members by which a ZIP file is told to be a document, a program or a model.
@@ -105,25 +106,33 @@ def staged(path: str) -> Iterator[Path]:
                 break
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="harca-")))
             local = _unpacked(local, kind, folder)
-        yield local
+        try:
+            yield local
+        except SourceError as exc:
+            # Nobody knows the temporary folder.
+            exc.args = (str(exc).replace(str(local), shown(path)),)
+            raise
+
+
+def address(path: str) -> str:
+    """Return where a store is, for the ledger and as its name: absolute, and nothing secret."""
+    return shown(path) if is_url(path) else printable(str(Path(path).resolve()))
 
 
 def archives_in(folder: Path) -> list[str]:
-    """Return the names of the archives in *folder*, if it holds nothing else.
+    """Return the names of the archives in *folder*, which readers pass by.
 
     They are not unpacked: which of them is meant, the operator has to say.
     """
-    names = []
+    if not folder.is_dir():
+        return []
+    found = []
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        try:
-            if not entry.is_file() or _packed_as(entry) is None:
-                return []
-        except (LfsPointer, SourceError):
-            return []
-        names.append(printable(entry.name))
-    return names
+        if entry.name.lower().endswith(_ARCHIVES) and entry.is_file():
+            with suppress(LfsPointer, SourceError):
+                if _packed_as(entry) is not None:
+                    found.append(printable(entry.name))
+    return found
 
 
 class _Budget:
