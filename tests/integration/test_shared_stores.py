@@ -37,7 +37,7 @@ EXPECTED = {
         "langchain-faiss", 247, 1536, texts=25, vectors=15, unit=True
     ),
     "faiss_langchain/lc-tutorial": Expected("langchain-faiss", 10, 768),
-    "chroma/repomind-code": Expected("chroma", 69, 384, texts=16),
+    "chroma/repomind-code": Expected("chroma", 69, 384, "all-MiniLM-L6-v2", texts=16),
     "chroma/sdsc-events": Expected("chroma", 51, 768, unit=False),
     "chroma_parquet/nucleus-protocols": Expected("chroma-0.3", 35, 384),
     "chroma_parquet/climate-factsheet": Expected("chroma-0.3", 13, 384),
