@@ -31,9 +31,14 @@ EDITS = st.lists(
 )
 
 
-@pytest.fixture(scope="module", params=list(CASES.values()), ids=list(CASES))
+CHEAP = [name for name, case in CASES.items() if not case.costly]
+COSTLY = [name for name, case in CASES.items() if case.costly]
+NOT_CHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+@pytest.fixture(scope="module")
 def whole(request, tmp_path_factory):
-    return request.param.make(tmp_path_factory.mktemp("whole"), SOME)
+    return CASES[request.param].make(tmp_path_factory.mktemp("whole"), SOME)
 
 
 def edited(path: Path, edits) -> None:
@@ -53,13 +58,21 @@ def read(path: Path) -> tuple[HarcaError | None, list[Record | Rejection]]:
         return exc, []
 
 
+@pytest.mark.parametrize("whole", CHEAP, indirect=True)
 @given(edits=EDITS)
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=NOT_CHECKED)
 def test_a_damaged_store_is_read_as_far_as_it_goes_or_refused(whole, edits):
+    check(whole, edits)
+
+
+@pytest.mark.parametrize("whole", COSTLY, indirect=True)
+@given(edits=EDITS)
+@settings(max_examples=6, deadline=None, suppress_health_check=NOT_CHECKED)
+def test_a_damaged_store_that_is_costly_to_open_is_too(whole, edits):
+    check(whole, edits)
+
+
+def check(whole: Path, edits) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, whole.name)
         (shutil.copytree if whole.is_dir() else shutil.copy)(whole, path)

@@ -24,7 +24,7 @@ from harca.model import Item, Reader, Reason, Rejection
 from harca.readers import vec0
 from harca.readers.base import Defaults, FieldNames, Several, StoreReader
 from harca.readers.blobs import sounds_like_vectors
-from harca.readers.fields import POSITION, SAMPLE, FieldMap, plain_json
+from harca.readers.fields import POSITION, SAMPLE, FieldMap, field_of, plain_json
 from harca.readers.files import as_payload, origin_of, printable, walk
 from harca.readers.sqlite_file import DAMAGE, connect, is_sqlite, refusal
 from harca.readers.sqlite_joins import Chosen, choose
@@ -144,7 +144,9 @@ class SqliteReader(StoreReader):
         own_key = given.id is None or given.id == source.key
         names = replace(given, vector=vector, id=POSITION if own_key else given.id, records=None)
         sample = source.sample(having=vector)
-        if not sample:  # else a name that the operator gave would be said to be missing
+        is_there = any(field_of(row, vector) is not None for row in sample)
+        if not sample or (given.vector is None and not is_there):
+            # Else a name that nobody gave would be said to be missing: the file is damaged.
             names = FieldNames(id=POSITION)
         fields = FieldMap(sample, replace(self.defaults, fields=names))
         self.notes.fields = fields.shown
