@@ -41,6 +41,12 @@ def parquet_fixed_size(folder: Path, entries: Sequence[Entry]) -> Path:
     return parquet(folder, entries, pa.list_(pa.float32(), len(entries[0][1])))
 
 
+def parquet_compressed(folder: Path, entries: Sequence[Entry]) -> Path:
+    path = folder / "items.parquet"
+    pq.write_table(table(entries), path, compression="zstd", row_group_size=5)
+    return path
+
+
 def parquet_parts(folder: Path, entries: Sequence[Entry]) -> Path:
     """Write a folder of two files, as Spark and the like do."""
     store = folder / "store"
@@ -85,6 +91,12 @@ def arrow_stream(folder: Path, entries: Sequence[Entry]) -> Path:
 def feather_file(folder: Path, entries: Sequence[Entry]) -> Path:
     path = folder / "items.feather"
     feather.write_feather(table(entries), path, compression="uncompressed")
+    return path
+
+
+def feather_compressed(folder: Path, entries: Sequence[Entry]) -> Path:
+    path = folder / "items.feather"
+    feather.write_feather(table(entries), path, compression="lz4", chunksize=5)
     return path
 
 

@@ -7,7 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from harca.errors import EmptyStore, SeveralFormats, SourceError, StoreNotFound, UnknownFormat
+from harca.errors import (
+    EmptyStore,
+    SeveralFormats,
+    SourceError,
+    StoreNotFound,
+    UnknownFormat,
+    UsageError,
+)
 from harca.model import Item, Reader, Rejection, StoreNotes
 from harca.readers.files import SKIPPED_FOLDERS, is_lfs_pointer, origin_of, printable, walk
 from harca.readers.staging import archives_in
@@ -163,6 +170,7 @@ def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
 
 def _open(path: Path, defaults: Defaults) -> Reader:
     path.stat()  # says what is wrong with the path, where exists() only says no
+    found: dict[str, Reader] = {}
     empty: list[EmptyStore] = []
 
     def ask(module: Any, where: Path) -> Reader | None:
@@ -173,6 +181,10 @@ def _open(path: Path, defaults: Defaults) -> Reader:
         except EmptyStore as exc:
             empty.append(exc)  # another format may have vectors here
             return None
+        except UsageError:
+            if not found and not empty:
+                raise
+            return None  # the operator's names are meant for the store that was met before
         if reader is not None and next(iter(reader.items()), None) is None:
             empty.append(EmptyStore(str(where), found=f"a {module.FORMAT} store without a vector"))
             return None

@@ -10,6 +10,7 @@ Which file is what is told by its first bytes: parquet-format's README; Arrow's
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,6 @@ def arrow_files(store_format: str) -> Any:
         MissingLibrary: It is not installed.
     """
     try:
-        from harca.readers import arrow_files as found
+        return import_module("harca.readers.arrow_files")
     except ModuleNotFoundError as exc:
         raise MissingLibrary(store_format, library="pyarrow", extra="parquet") from exc
-    return found
