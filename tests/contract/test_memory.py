@@ -8,9 +8,9 @@ import pytest
 
 from tests.contract.test_readers import CASES
 
-FEW, RECORDS, DIMS = 500, 2_000, 384
-# The vectors in between would take 2.3 MB as float32, and 18 MB as Python's numbers.
-MOST_GROWTH_KB = 1_500
+FEW, RECORDS, DIMS = 1_000, 3_000, 384
+# The vectors in between would take 3.1 MB as float32, and 25 MB as Python's numbers.
+MOST_GROWTH_KB = 2_000
 # The allocator keeps some of what it has once given out, whatever is read.
 MOST_PROCESS_GROWTH_KB = 18_000
 

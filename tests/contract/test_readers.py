@@ -195,14 +195,16 @@ CASES = {
         streams=True,
     ),
     "HARCA files": Format("harca.readers.harca", _harca_files, _only_counters, streams=True),
-    "Vectra": Format("harca.readers.vectra", vectra, vectra_empty),
+    "Vectra": Format("harca.readers.vectra", vectra, vectra_empty, streams=True),
     "Vectra documents": Format("harca.readers.vectra", vectra_documents, vectra_empty),
-    "NumPy with JSON": Format("harca.readers.numpy_files", npy_with_json, numpy_empty),
+    "NumPy with JSON": Format(
+        "harca.readers.numpy_files", npy_with_json, numpy_empty, streams=True
+    ),
     "NumPy's npz": Format("harca.readers.numpy_files", npz_with_texts, numpy_empty),
-    "SQLite": Format("harca.readers.sqlite", sqlite_blobs, sqlite_empty),
+    "SQLite": Format("harca.readers.sqlite", sqlite_blobs, sqlite_empty, streams=True),
     "sqlite-vec": Format("harca.readers.sqlite", sqlite_vec_alone, sqlite_empty),
     "sqlite-vec with a table": Format("harca.readers.sqlite", sqlite_vec_joined, sqlite_empty),
-    "Parquet": Format(COLUMNAR, columnar.parquet, columnar.without_vectors),
+    "Parquet": Format(COLUMNAR, columnar.parquet, columnar.without_vectors, streams=True),
     "Parquet of doubles": Format(COLUMNAR, columnar.parquet_doubles, columnar.without_vectors),
     "Parquet of a fixed size": Format(
         COLUMNAR, columnar.parquet_fixed_size, columnar.without_vectors

@@ -27,6 +27,7 @@ OURS = {"id": "store_key", "text": "content", "vector": "embedding"}
 """What such a dataset's columns are called in the table, where that differs."""
 
 _LARGEST_META_BYTES = 64 << 20
+_LOOKED_AT_BYTES = 1 << 16
 _NOT_SAID = {"", "NOT_PROVIDED", "PLEASE_FILL_IN"}
 _METRICS = {
     "cosine": "cosine", "euclid": "l2", "euclidean": "l2", "l2": "l2", "dot": "inner_product",
@@ -76,6 +77,8 @@ def open_path(path: Path, defaults: Defaults) -> "VdfReader | None":
     file = path / META if path.is_dir() else path
     if head(file, 1) not in (b"{", b" ", b"\n", b"\r", b"\t", b"\xef"):
         return None
+    if file.name != META and b'"indexes"' not in head(file, _LOOKED_AT_BYTES):
+        return None  # a large file of JSON is not to be parsed for this
     said = _meta(file)
     if said is None:
         return None
