@@ -8,7 +8,7 @@ import pickletools
 import struct
 from contextlib import suppress
 from datetime import datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harca.readers.pickles import Kept, NotAllowed, plain, unpickle
+from harca.readers.pickles import _VALUES, Kept, NotAllowed, plain, unpickle
 
 
 class Runs:
@@ -167,3 +167,29 @@ def test_wrong_bytes_are_an_error_at_worst(base, changes):
 def test_any_operations_are_an_error_at_worst(data):
     with suppress(ValueError):
         plain(unpickle(data, KNOWN))
+
+
+def named(module: str, name: str) -> bytes:
+    return b"c" + f"{module}\n{name}\n".encode()
+
+
+@pytest.mark.parametrize(("module", "name"), [*_VALUES, ("uuid", "UUID"), ("a", "Document")])
+@pytest.mark.parametrize("attribute", ["_str", "suffix", "__defaults__", "__call__", "int", "x"])
+def test_what_a_pickle_names_cannot_be_changed(module, name, attribute):
+    before = [(known, vars(known).copy()) for known in (PurePosixPath, PureWindowsPath, UUID, Kept)]
+    functions = [(one, getattr(one, "__defaults__", None)) for one in _VALUES.values()]
+    state = b"N}U" + bytes([len(attribute)]) + attribute.encode() + b"U\x05.evils\x86b."
+
+    with suppress(ValueError):
+        unpickle(b"\x80\x02" + named(module, name) + state, [("a", "Document")])
+
+    assert Path("/a/b.json").suffix == ".json"
+    assert [(known, vars(known).copy()) for known, _ in before] == before
+    assert [(one, getattr(one, "__defaults__", None)) for one in _VALUES.values()] == functions
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_uuid_is_read_however_it_was_written(protocol):
+    value = UUID("12345678-1234-5678-1234-567812345678")
+
+    assert plain(unpickle(pickle.dumps({"id": value}, protocol), ())) == {"id": value}

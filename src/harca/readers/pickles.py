@@ -111,13 +111,28 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
     return made
 
 
+class _Uuid(Kept):
+    """Stands for a UUID, which Python pickles by its number."""
+
+    def uuid(self) -> UUID:
+        """Return it; ValueError if there is no such number."""
+        number = self.state.get("int")
+        return UUID(int=number if isinstance(number, int) else -1)
+
+
 def _rebuilt(kind: Any, base: Any = object, state: Any = None) -> Any:
     """Do what ``copyreg._reconstructor`` does, for containers of ours only."""
     if isinstance(kind, type) and issubclass(kind, Kept):
         return kind()
-    if kind is UUID:
-        return UUID.__new__(UUID)
     raise pickle.UnpicklingError("an object of an unknown class is rebuilt")
+
+
+def _path(*parts: Any) -> str:
+    return str(PurePosixPath(*parts))
+
+
+def _windows_path(*parts: Any) -> str:
+    return str(PureWindowsPath(*parts))
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
@@ -151,11 +166,10 @@ _VALUES: dict[tuple[str, str], Callable[..., Any]] = {
     ("datetime", "timedelta"): timedelta,
     ("datetime", "timezone"): timezone,
     ("decimal", "Decimal"): Decimal,
-    ("uuid", "UUID"): UUID,
-    ("pathlib", "PosixPath"): PurePosixPath,
-    ("pathlib", "PurePosixPath"): PurePosixPath,
-    ("pathlib", "WindowsPath"): PureWindowsPath,
-    ("pathlib", "PureWindowsPath"): PureWindowsPath,
+    ("pathlib", "PosixPath"): _path,
+    ("pathlib", "PurePosixPath"): _path,
+    ("pathlib", "WindowsPath"): _windows_path,
+    ("pathlib", "PureWindowsPath"): _windows_path,
     ("numpy", "dtype"): _Dtype,
     ("numpy", "ndarray"): _Array,
     ("numpy", "memmap"): _Array,
@@ -168,6 +182,25 @@ _VALUES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+class _Name:
+    """What stands for a name on the unpickler's stack: it can be called, and nothing else.
+
+    A pickle can set attributes of whatever it has named, not only call it: a class or a
+    function of this process there would be changed for all of it.
+    """
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self._make(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a name is given a state")
+
+
 class _Restricted(pickle.Unpickler):
     def __init__(self, data: bytes, classes: Collection[tuple[str, str]]) -> None:
         super().__init__(io.BytesIO(data))
@@ -177,8 +210,10 @@ class _Restricted(pickle.Unpickler):
         """Return what stands for a name; the module is never imported."""
         if (module, name) in self._classes:
             return type(name, (Kept,), {"kind": f"{module}.{name}"})
+        if (module, name) == ("uuid", "UUID"):
+            return type(name, (_Uuid,), {})
         try:
-            return _VALUES[module, name]
+            return _Name(_VALUES[module, name])
         except KeyError:
             raise NotAllowed(f"{module}.{name}") from None
 
@@ -250,8 +285,8 @@ class _Plain:
                 return []
             self._spend(_NODE * value.array.size)
             return value.array.tolist()
-        if isinstance(value, PurePosixPath | PureWindowsPath):
-            return str(value)
+        if isinstance(value, _Uuid):
+            return value.uuid()
         if isinstance(value, dict):
             return {self._name(name): self.of(one, depth + 1) for name, one in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
