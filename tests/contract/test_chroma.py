@@ -572,6 +572,45 @@ def test_another_sqlite_file_is_not_taken_for_it(tmp_path):
     assert "chroma store" not in str(caught.value)
 
 
+def test_a_column_that_was_renamed_is_damage(tmp_path):
+    path = chroma(tmp_path, [("one", A), ("two", B)])
+    change(path / "chroma.sqlite3", "ALTER TABLE segments RENAME COLUMN scope TO skope")
+
+    (rejected,) = entries(path)
+
+    assert rejected.reason == Reason.UNPARSABLE
+    assert rejected.detail == (
+        "the database is damaged: found no 'scope', where there has to be one"
+    )
+
+
+def test_a_log_of_two_servers_is_one(tmp_path):
+    with ChromaStore(tmp_path / "db") as store:
+        store.collection()
+        store.log(1, "a", A, metadata=text("one"))
+        store.log(2, "a", B, operation=UPDATE)
+        store.log(3, "b", C, metadata=text("two"))
+    change(
+        tmp_path / "db" / "chroma.sqlite3",
+        f"UPDATE embeddings_queue SET topic = 'persistent://acme/x/{COLLECTION}' WHERE seq_id = 2",
+    )
+
+    assert found_in(tmp_path / "db") == {"a": ("one", B), "b": ("two", C)}
+
+
+def test_a_topic_that_is_no_text_is_told(tmp_path):
+    path = chroma(tmp_path, [("one", A), ("two", B)])
+    change(
+        path / "chroma.sqlite3",
+        f"UPDATE embeddings_queue SET topic = CAST(x'ff' AS TEXT) || '/{COLLECTION}'",
+    )
+
+    (rejected,) = entries(path)
+
+    assert rejected.reason == Reason.UNPARSABLE
+    assert rejected.detail.startswith("the database is damaged: 'utf-8' codec can't encode")
+
+
 def test_an_id_that_is_no_text_is_rejected_and_shown(tmp_path):
     with ChromaStore(tmp_path / "db") as store:
         store.collection()

@@ -142,6 +142,20 @@ def test_names_that_cannot_be_read_are_an_error(tmp_path):
     assert "have no names" in caught.value.hint
 
 
+def test_a_column_that_was_renamed_is_damage(tmp_path):
+    path = store(tmp_path / "db", row())
+    file = path / "chroma-embeddings.parquet"
+    data = file.read_bytes()
+    # The footer has the name of a column in its schema, and in the path to its pages.
+    at = data.rindex(b"\x18\x08document", 0, data.rindex(b"document"))
+    file.write_bytes(data[: at + 2] + b"dokument" + data[at + 10 :])
+
+    (rejected,) = entries(path)
+
+    assert (rejected.origin, rejected.reason) == ("chroma-embeddings.parquet", Reason.UNPARSABLE)
+    assert rejected.detail.startswith("the Parquet file is damaged behind record 0: ")
+
+
 def test_the_file_of_records_is_known_whatever_its_name(tmp_path):
     path = chroma_parquet(tmp_path, [("one", LIST)])
     moved = (path / "chroma-embeddings.parquet").rename(path / "backup")

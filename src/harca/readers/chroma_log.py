@@ -50,10 +50,12 @@ def replay(
     if topic is None:
         return log
     for seq, operation, key, has_vector in db.execute(
-        "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue "
-        "WHERE topic = ? AND seq_id BETWEEN ? AND ? ORDER BY seq_id",
-        (topic.name, topic.first, topic.last),
+        "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue "  # noqa: S608
+        f"WHERE topic IN {marks(topic.names)} AND seq_id BETWEEN ? AND ? ORDER BY seq_id",
+        (*topic.names, topic.first, topic.last),
     ):
+        if not isinstance(seq, int):
+            raise sqlite3.DatabaseError("an operation in the log has no number")
         if seq > collection.applied:
             log.pending.setdefault(key, []).append(seq)
         if seq > saved:

@@ -55,10 +55,11 @@ def open_path(path: Path, defaults: Defaults) -> "ChromaParquetReader | None":
     return ChromaParquetReader(path, file, defaults)
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    """Return pyarrow and its part for Parquet; large, and optional."""
+def _pyarrow() -> tuple[Any, Any, Any]:
+    """Return pyarrow, its part for Parquet, and what they raise; large, and optional."""
     try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
+        rows = import_module("harca.readers.arrow_rows")
+        return import_module("pyarrow"), import_module("pyarrow.parquet"), rows.ERRORS
     except ImportError as exc:
         raise MissingLibrary(FORMAT, library="pyarrow", extra="parquet") from exc
 
@@ -96,7 +97,7 @@ class ChromaParquetReader(StoreReader):
 
     def read(self) -> Iterator[Item | Rejection]:
         """Yield every record; of one collection only, if the operator names it."""
-        pa, pq = _pyarrow()
+        _, pq, errors = _pyarrow()
         self.notes.files, self.notes.bytes = 1, self._file.stat().st_size
         at = 0
         try:
@@ -105,7 +106,7 @@ class ChromaParquetReader(StoreReader):
                 used = {
                     one
                     for batch in file.iter_batches(columns=["collection_uuid"])
-                    for one in _texts(batch.column(0))
+                    for one in _texts(batch.column("collection_uuid"))
                 }
                 chosen = self._chosen(named, used)
                 several = len(chosen) > 1
@@ -124,13 +125,13 @@ class ChromaParquetReader(StoreReader):
                             prefix = f"{collection.name}/" if several else ""
                             yield self._item(row, vector, collection, prefix, at)
                         at += 1
-        except (pa.ArrowException, OSError, ValueError) as exc:
+        except errors as exc:
             why = f"the Parquet file is damaged behind record {at}: {str(exc).strip()[:200]}"
             yield Rejection(self._origin, Reason.UNPARSABLE, why)
 
     def _collections(self) -> dict[Any, _Collection]:
         """Return what the collections are called, if the file that says so is there."""
-        pa, pq = _pyarrow()
+        _, pq, errors = _pyarrow()
         file = self._file.parent / _COLLECTIONS
         if head(file, len(_MAGIC)) != _MAGIC:
             return {}
@@ -138,7 +139,7 @@ class ChromaParquetReader(StoreReader):
         self.notes.bytes += file.stat().st_size
         try:
             table = pq.read_table(file, columns=["uuid", "name", "metadata"])
-        except (pa.ArrowException, OSError, ValueError) as exc:
+        except errors as exc:
             raise SourceError(
                 f'"{printable(str(file))}" cannot be read: {str(exc).strip()[:200]}',
                 hint="Restore it from a backup; without it the collections have no names.",
@@ -194,7 +195,7 @@ class ChromaParquetReader(StoreReader):
 
 def _texts(column: Any) -> list[str | None]:
     """Return a column's texts; bytes that are no UTF-8 become lone surrogates."""
-    pa, _ = _pyarrow()
+    pa, _, _ = _pyarrow()
     return [
         None if one is None else one.decode("utf-8", "surrogateescape")
         for one in column.cast(pa.large_binary()).to_pylist()

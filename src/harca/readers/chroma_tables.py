@@ -14,8 +14,9 @@ from harca.readers.files import exact_json
 REQUIRED = frozenset(
     {"collections", "segments", "embeddings", "embedding_metadata", "embeddings_queue"}
 )
-# Python cannot even say what SQLite complains about if a damaged name is no UTF-8.
-DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+# The latter where a damaged name is no UTF-8: Python can neither look for it, nor say what
+# SQLite complains about.
+DAMAGE = (sqlite3.DatabaseError, UnicodeError)
 
 BATCH = 256  # SQLite before 3.32 takes 999 parameters
 
@@ -31,7 +32,7 @@ _DEFAULT_MODEL, _DEFAULT_DIMS = "all-MiniLM-L6-v2", 384
 class Topic:
     """A collection's operations in the log: what they are filed under, the first, the last."""
 
-    name: str
+    names: tuple[str, ...]
     first: int
     last: int
 
@@ -96,11 +97,11 @@ def seq_id(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-class _Columns(dict[str, Any]):
-    """A row by the names of its columns; one that is not there is damage."""
+class _Known(dict[Any, Any]):
+    """What is not in it is damage: a column that was renamed, a row that an index mistakes."""
 
-    def __missing__(self, name: str) -> Any:
-        raise sqlite3.DatabaseError(f'a table has no column "{name}"')
+    def __missing__(self, name: Any) -> Any:
+        raise sqlite3.DatabaseError(f"found no {name!r}, where there has to be one"[:200])
 
 
 def as_dicts(
@@ -110,7 +111,7 @@ def as_dicts(
     cursor = db.execute(query, parameters)
     names = [column[0] for column in cursor.description]
     for row in cursor:
-        yield _Columns(zip(names, row, strict=True))
+        yield _Known(zip(names, row, strict=True))
 
 
 def marks(values: Sequence[Any]) -> str:
@@ -137,13 +138,7 @@ def collections(db: sqlite3.Connection) -> list[Collection]:
         row["segment_id"]: seq_id(row["seq_id"])
         for row in as_dicts(db, "SELECT * FROM max_seq_id" if "max_seq_id" in names else _NOTHING)
     }
-    topics = {
-        name: Topic(name, first, last)
-        for name, first, last in db.execute(
-            "SELECT topic, min(seq_id), max(seq_id) FROM embeddings_queue GROUP BY topic"
-        )
-    }
-    by_id = {str(name).rpartition("/")[2]: topic for name, topic in topics.items()}
+    topics = _topics(db)
     spaces = _spaces(db, names)
     found = []
     for row in as_dicts(db, "SELECT * FROM collections"):
@@ -168,13 +163,29 @@ def collections(db: sqlite3.Connection) -> list[Collection]:
                 index=index,
                 applied=reached.get(tables, 0),
                 saved=reached.get(index),
-                topic=topics.get(row.get("topic")) or by_id.get(row["id"]),
+                topic=topics.get(row["id"]),
             )
         )
     return sorted(found, key=lambda one: (one.tenant, one.database, one.name))
 
 
 _NOTHING = "SELECT NULL AS segment_id, NULL AS seq_id WHERE false"
+
+
+def _topics(db: sqlite3.Connection) -> dict[Any, Topic]:
+    """Return what is in the log, by the id of the collection.
+
+    A topic ends in it, behind names that a server can be set up with: another name stands there
+    after a move to another server.
+    """
+    found: dict[Any, Topic] = {}
+    for name, first, last in db.execute(
+        "SELECT topic, min(seq_id), max(seq_id) FROM embeddings_queue GROUP BY topic"
+    ):
+        key, first, last = str(name).rpartition("/")[2], seq_id(first), seq_id(last)
+        other = found.get(key, Topic((), first, last))
+        found[key] = Topic((*other.names, name), min(first, other.first), max(last, other.last))
+    return found
 
 
 def _spaces(db: sqlite3.Connection, names: set[str]) -> dict[Any, Any]:
@@ -266,7 +277,7 @@ def batches(db: sqlite3.Connection, segment: str | None) -> Iterator[list[Row]]:
             return
         ids = [row[0] for row in page]
         after = ids[-1]
-        metadata: dict[int, dict[str, Any]] = {one: {} for one in ids}
+        metadata: dict[int, dict[str, Any]] = _Known({one: {} for one in ids})
         where = f"WHERE id IN {marks(ids)}"
         for one, name, *values in db.execute(f"SELECT id, key, {scalars} {where}", ids):
             metadata[one][str(name)] = _value(*values)
