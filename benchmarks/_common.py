@@ -168,6 +168,7 @@ class VectorsReader:
     first: int
     format: str = "synthetic"
     volatile: frozenset[str] = frozenset()
+    guesses_ids = False
     notes: StoreNotes = field(default_factory=StoreNotes)
 
     def items(self) -> Iterator[Item | Rejection]:

@@ -8,6 +8,7 @@ Order, batches and outcome are the same as without it (docs/tuning.md).
 
 import contextlib
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,8 @@ def unpack(packed: tuple[Any, ...]) -> Batch:
 def main() -> None:
     """Read the task from stdin, write batches to stdout: the child's whole life."""
     out = sys.stdout.buffer
+    # Asked to end, it ends as a program does: what was copied for reading is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         task, rows = pickle.load(sys.stdin.buffer)  # noqa: S301  # our own parent's
     except EOFError:

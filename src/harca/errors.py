@@ -19,6 +19,7 @@
     * SeveralHeads
   * RunError                     a run cannot be found, finished or resumed
     * ConflictFound
+      * AmbiguousIds
     * TooManyRejections
   * NothingToVerify
   * NotVerified                  store and table differ                 (exit 3)
@@ -244,6 +245,18 @@ class ConflictFound(RunError):
             "oldest or keep; `harca inspect STORE` lists all conflicts.",
         )
         self.key, self.first, self.second = key, first, second
+
+
+class AmbiguousIds(ConflictFound):
+    """A field that was taken for the id is the same in records that are not."""
+
+    def __init__(self, key: str, *, first: str, second: str) -> None:
+        super().__init__(key, first=first, second=second)
+        self.hint = (
+            "Nothing of this run stays in the table. The field was taken for the id: name "
+            "another with --id-field, or use --id-field - to know records by where they stand. If "
+            "it is the id, name it, and --on-conflict decides."
+        )
 
 
 class TooManyRejections(RunError):

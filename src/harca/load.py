@@ -10,7 +10,7 @@ from typing import Any
 
 from harca.batching import Batch, batched
 from harca.conflicts import Fate, Known, SeenKeys, decide
-from harca.errors import SourceError, TooManyRejections
+from harca.errors import AmbiguousIds, SourceError, TooManyRejections
 from harca.fingerprint import digest
 from harca.ledger import Plan, Target
 from harca.model import Expired, Item, OnConflict, Reader, Record, Rejection, Tally
@@ -99,7 +99,12 @@ def load(
         SourceError: The store turned out to be empty.
     """
     started = monotonic()
-    planner = Planner(target, options.on_conflict, volatile=intake.reader.volatile)
+    planner = Planner(
+        target,
+        options.on_conflict,
+        volatile=intake.reader.volatile,
+        guesses_ids=intake.reader.guesses_ids,
+    )
     total = Tally()
     rejected: Counter[str] = Counter()
     pending: Future[Tally] | None = None
@@ -146,8 +151,16 @@ def load(
 class Planner:
     """Decides what each batch does, record by record."""
 
-    def __init__(self, target: Target, policy: OnConflict, *, volatile: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        target: Target,
+        policy: OnConflict,
+        *,
+        volatile: Iterable[str] = (),
+        guesses_ids: bool = False,
+    ) -> None:
         self._target, self._policy, self._volatile = target, policy, frozenset(volatile)
+        self._guesses_ids = guesses_ids
         self._seen = SeenKeys()
         self._had_rows = target.has_rows()
         # As many as there are conflicts, which is few.
@@ -183,6 +196,8 @@ class Planner:
             return
         record_digest = digest(record, without=self._volatile)
         fate = decide(record, record_digest, before, self._policy)
+        if self._guesses_ids and before.settled and fate in (Fate.CONFLICT, Fate.REPLACE):
+            raise AmbiguousIds(key, first=before.origin, second=record.origin)
         if fate in (Fate.CONFLICT, Fate.DUPLICATE):
             plan.losers.append((fate, record))
             tally.superseded += 1

@@ -176,11 +176,14 @@ class Reader(Protocol):
         format: The format's name, as ``inspect`` shows it.
         volatile: Metadata keys that the application rewrites whenever it reads a
             record. A difference in nothing else is no change of content.
+        guesses_ids: The key is a field that was taken for one: two records with one key
+            and different contents need not be one record.
         notes: What the latest (or running) pass met besides items.
     """
 
     format: str
     volatile: frozenset[str]
+    guesses_ids: bool
     notes: StoreNotes
 
     def items(self) -> Iterator[Item | Rejection]:

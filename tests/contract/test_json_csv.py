@@ -351,3 +351,75 @@ def test_real_stores_are_read_whole(name, expected):
     assert all(isinstance(one, Record) and one.content for one in found)
     assert (len(found), len(found[0].embedding)) == expected
     assert len({one.key for one in found}) == expected[0]
+
+
+def test_an_open_quote_in_one_line_costs_that_line_only(tmp_path):
+    lines = ["text,embedding", *(f'row {n},"[0.5, {n}]"' for n in range(20))]
+    lines[6] = 'bad,"[0.5, 1'
+
+    found = entries(write(tmp_path, "\n".join(lines) + "\n", "t.csv"))
+
+    assert sum(isinstance(one, Record) for one in found) == 19
+    assert [one.payload for one in found if isinstance(one, Rejection)] == [b'bad,"[0.5, 1\n']
+
+
+def test_a_first_line_of_numbers_is_a_record(tmp_path):
+    rows = [",".join([f"doc{n}", *(f"{n}.{k}" for k in range(9))]) for n in range(3)]
+
+    found = entries(write(tmp_path, "\n".join(rows), "t.csv"))
+
+    assert [one.content for one in found] == ["doc0", "doc1", "doc2"]
+
+
+def test_vectors_that_begin_late_are_read(tmp_path):
+    rows = [{"id": str(n), "text": f"t {n}", "embedding": None if n < 60 else V} for n in range(90)]
+    write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "b.jsonl")
+    write(tmp_path, json.dumps({"id": "x", "text": "x", "embedding": V}) + "\n", "a.jsonl")
+
+    found = entries(tmp_path)
+
+    assert sum(isinstance(one, Record) for one in found) == 31
+    assert sum(isinstance(one, Rejection) for one in found) == 60
+
+
+@pytest.mark.parametrize("name", ["b.csv", "link.csv"])
+def test_a_table_that_cannot_be_read_is_a_rejection(name, tmp_path):
+    write(tmp_path, 'text,embedding\na,"[0.5, 1]"\n', "a.csv")
+    if name == "link.csv":
+        (tmp_path / name).symlink_to("nowhere")
+    else:
+        write(tmp_path, 'text,embedding\na\0,"[0.5, 1]"\n', name)
+
+    found = entries(tmp_path)
+
+    assert [type(one) for one in found] == [Record, Rejection]
+
+
+def test_a_folder_that_is_a_link_is_read(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "store").mkdir()
+    write(tmp_path / "real", [{"id": 1, "text": "t", "embedding": V}])
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "back").symlink_to(tmp_path / "store")
+
+    assert [one.origin for one in entries(tmp_path / "store")] == ["link/items.json[0]"]
+
+
+def test_long_texts_that_are_names_of_vectors_are_read(tmp_path):
+    texts = {f"{n} " + "long text " * 300: V for n in range(3)}
+
+    found = entries(write(tmp_path, texts))
+
+    assert [one.content for one in found] == list(texts)
+    assert len({one.key for one in found}) == 3
+
+
+def test_a_field_that_is_a_vector_once_stays_where_it_is_none(tmp_path):
+    rows = [
+        {"id": 1, "text": "a", "embedding": V, "values": [1, 2, 3]},
+        {"id": 2, "text": "b", "embedding": V, "values": "some"},
+    ]
+
+    found = entries(write(tmp_path, rows))
+
+    assert [told(one)[3] for one in found] == [{"values": [1, 2, 3]}, {"values": "some"}]

@@ -379,3 +379,24 @@ def test_a_lost_connection_is_told_and_the_load_resumed(tmp_path, database, conn
     assert "Run the same command again" in cut.err
     assert rows == (4,)
     assert (done.code, done.json["loaded"]) == (0, 10)
+
+
+def test_a_guessed_id_that_repeats_with_other_contents_stops_the_load(
+    tmp_path, database, run_harca
+):
+    for part in range(2):
+        rows = [{"id": n, "text": f"{part} {n}", "embedding": [1.0, n, part]} for n in range(3)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"part-{part}.jsonl").write_text(text)
+
+    refused = run_harca("migrate", tmp_path, "--json", database=database)
+    by_place = run_harca("migrate", tmp_path, "--id-field", "-", "--json", database=database)
+    named = run_harca(
+        "migrate", tmp_path, "--id-field", "id", "--name", "named", "--json", database=database
+    )
+
+    assert refused.code == 1
+    assert 'key "0" has different contents in part-0.jsonl:1 and part-1.jsonl:1' in refused.err
+    assert "--id-field - to know records by where they stand" in refused.err
+    assert (by_place.code, by_place.json["loaded"]) == (0, 6)
+    assert (named.json["loaded"], named.json["superseded"]) == (3, 3)

@@ -195,6 +195,7 @@ def migration(done: "Migration") -> str:
     if result.skipped:
         parts.append(f"{result.skipped:,} expired records skipped, as asked")
     parts += _without_vectors(notes)
+    parts += _left_out(notes)
     if result.rejected:
         parts.append(
             f"rejected: {_counts(result.rejected)}; see `harca rejections list --run {done.run_id}`"

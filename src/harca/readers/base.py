@@ -43,7 +43,7 @@ FILE_FORMATS = (
     "harca.readers.sqlite",
     "harca.readers.numpy_files",
 )
-_MOST_LOOSE_FILES = 1_000
+_MOST_LOOSE_FILES = 10_000
 MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS
 
 
@@ -92,6 +92,7 @@ class StoreReader:
 
     format: str
     volatile: frozenset[str] = frozenset()
+    guesses_ids = False
 
     def __init__(self, path: Path, defaults: Defaults) -> None:
         self.path, self.defaults = path, defaults
@@ -126,6 +127,7 @@ class Several:
         self._readers = readers
         first = next(iter(readers.values()))
         self.format, self.volatile = first.format, first.volatile
+        self.guesses_ids = any(reader.guesses_ids for reader in readers.values())
         self.notes = StoreNotes()
 
     def size_hint(self) -> int | None:
@@ -163,7 +165,7 @@ def open_store(path: str | Path, defaults: Defaults | None = None) -> Reader:
         raise StoreNotFound(printable(str(path))) from exc
     except OSError as exc:
         raise SourceError(
-            f'"{printable(str(path))}" cannot be read: {exc.strerror or exc}',
+            f'"{printable(str(exc.filename or path))}" cannot be read: {exc.strerror or exc}',
             hint="Can this user list the folder and read its files?",
         ) from exc
 
@@ -299,6 +301,7 @@ class ListReader:
     entries: list[Item | Rejection]
     format: str = "list"
     volatile: frozenset[str] = frozenset()
+    guesses_ids: bool = False
     notes: StoreNotes = field(default_factory=StoreNotes)
 
     def items(self) -> Iterator[Item | Rejection]:

@@ -28,6 +28,7 @@ from harca.readers.files import (
     open_binary,
     origin_of,
     printable,
+    size_of,
 )
 
 FORMAT = "chroma-0.3"
@@ -136,7 +137,7 @@ class ChromaParquetReader(StoreReader):
         if head(file, len(_MAGIC)) != _MAGIC:
             return {}
         self.notes.files += 1
-        self.notes.bytes += file.stat().st_size
+        self.notes.bytes += size_of(file)
         try:
             table = pq.read_table(file, columns=["uuid", "name", "metadata"])
         except errors as exc:

@@ -17,7 +17,7 @@ from typing import Any
 from harca.errors import EmptyStore, LfsPointer, MissingLibrary, SourceError, UsageError, counted
 from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, StoreReader
-from harca.readers.files import head, is_lfs_pointer, origin_of, read_file, walk
+from harca.readers.files import head, is_lfs_pointer, origin_of, read_file, size_of, walk
 
 FORMAT = "parquet"
 
@@ -125,6 +125,7 @@ class ColumnarReader(StoreReader):
         self, path: Path, files: list[tuple[Path, Kind | None]], defaults: Defaults
     ) -> None:
         super().__init__(path, defaults)
+        self.guesses_ids = defaults.fields.id is None
         self._files = files
         kinds = {_called(file, kind) for file, kind in files if kind is not None}
         self.format = kinds.pop() if len(kinds) == 1 else FORMAT
@@ -200,7 +201,7 @@ class ColumnarReader(StoreReader):
                 self.notes.why = f"{kind} with vectors in a column"
                 self.notes.fields = layout.fields.shown
             self.notes.files += 1
-            self.notes.bytes += file.stat().st_size
+            self.notes.bytes += size_of(file)
             for name in layout.fields.unread:
                 self.notes.left_out.append((origin, f'column "{name}", another vector'))
             for at, row in arrow.rows_of(file, kind, layout, origin, root=self.path):

@@ -7,7 +7,8 @@ from the header.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,7 +19,16 @@ from harca.errors import counted
 from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.fields import SAMPLE, FieldMap, is_vector
-from harca.readers.files import as_payload, head, is_lfs_pointer, open_binary, origin_of, walk
+from harca.readers.files import (
+    as_payload,
+    head,
+    is_lfs_pointer,
+    open_binary,
+    origin_of,
+    read_file,
+    size_of,
+    walk,
+)
 
 FORMAT = "csv"
 
@@ -26,6 +36,7 @@ _SUFFIXES = (".csv", ".tsv", ".tab")
 _SEPARATORS = ",;\t|"
 _LONGEST_FIELD = 64 << 20
 _FEWEST_COMPONENTS = 8
+_MOST_LOOKED_AT = 20_000
 _COMPONENT = re.compile(r"(?P<name>(?:[^\W\d].*?)?)(?P<number>\d+)")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -89,7 +100,7 @@ def _layout(file: Path, defaults: Defaults) -> Layout | None:
     for separator in _SEPARATORS:
         try:
             with _opened(file, encoding) as text:
-                lines = list(islice(_good(_reader(text, separator)), SAMPLE + 1))
+                lines = _first_lines(_good(_reader(text, separator)))
         except (UnicodeError, OSError):
             continue
         lines = [line for line in lines if line]
@@ -99,6 +110,15 @@ def _layout(file: Path, defaults: Defaults) -> Layout | None:
         if layout is not None:
             return layout
     return None
+
+
+def _first_lines(lines: Iterator[list[str]]) -> list[list[str]]:
+    """Return the first lines, and some later ones with vectors if the first have none."""
+    first = list(islice(lines, SAMPLE + 1))
+    if not any(any(map(is_vector, line)) for line in first):
+        later = islice(lines, _MOST_LOOKED_AT)
+        first += islice((line for line in later if any(map(is_vector, line))), SAMPLE)
+    return first
 
 
 def _good(lines: Any) -> Iterator[list[str]]:
@@ -116,6 +136,8 @@ def _told(
 ) -> Layout | None:
     first = lines[0]
     has_header = not any(map(is_vector, first)) and len(set(first)) == len(first)
+    if sum(map(_is_number, first)) >= _FEWEST_COMPONENTS and not _are_in_order(first):
+        has_header = False  # numbers for names would be "0", "1", ...
     names = first if has_header else _names(first)
     rows = [line for line in lines[has_header:] if len(line) == len(names)]
     if not rows:
@@ -124,12 +146,19 @@ def _told(
     fields = FieldMap(plain, defaults)
     components: list[int] = []
     if not fields.has_vector:
-        components = _components(names, rows[0])
+        whole = [row for row in rows if all(map(_is_number_or_text, row))] or rows
+        components = _components(names, whole[0])
         if not components:
             return None
         layout = Layout(encoding, separator, names, has_header, components, fields)
         fields = FieldMap([layout.row(row) for row in rows], defaults)
     return Layout(encoding, separator, names, has_header, components, fields)
+
+
+def _are_in_order(cells: list[str]) -> bool:
+    numbers = [int(cell) for cell in cells if cell.strip().isdecimal()]
+    following = range(numbers[0], numbers[0] + len(numbers)) if numbers else ()
+    return len(numbers) >= _FEWEST_COMPONENTS and numbers == list(following)
 
 
 def _names(first: list[str]) -> list[str]:
@@ -153,6 +182,10 @@ def _components(names: list[str], row: list[str]) -> list[int]:
     return [at for _, at in largest] if in_order and len(largest) >= _FEWEST_COMPONENTS else []
 
 
+def _is_number_or_text(value: str) -> bool:
+    return bool(value.strip())
+
+
 def _is_number(value: str) -> bool:
     try:
         float(value)
@@ -161,12 +194,22 @@ def _is_number(value: str) -> bool:
     return True
 
 
+def _unreadable(file: Path, origin: str) -> Rejection | None:
+    """Say why a file may have vectors all the same; None if it was read and has none."""
+    found = read_file(str(file), origin)
+    if found.rejection is not None:
+        return found.rejection
+    if b"\0" in found.data and not found.data.startswith(_UTF16):
+        return Rejection(origin, Reason.UNPARSABLE, "it has a NUL character", found.data)
+    return None
+
+
 def _opened(file: Path, encoding: str) -> TextIO:
     # A byte that is no UTF-8 becomes half a surrogate pair, with which the record is rejected.
     return file.open(encoding=encoding, errors="surrogateescape", newline="")
 
 
-def _reader(text: TextIO, separator: str) -> Any:  # the csv module does not name its type
+def _reader(text: Iterable[str], separator: str) -> Any:  # the csv module does not name its type
     csv.field_size_limit(_LONGEST_FIELD)
     return csv.reader(text, delimiter=separator, strict=True)
 
@@ -178,6 +221,7 @@ class CsvReader(StoreReader):
 
     def __init__(self, path: Path, files: dict[Path, Layout | None], defaults: Defaults) -> None:
         super().__init__(path, defaults)
+        self.guesses_ids = defaults.fields.id is None
         self._files = files
 
     def read(self) -> Iterator[Item | Rejection]:
@@ -189,6 +233,9 @@ class CsvReader(StoreReader):
             self.notes.why = f"a vector's components in {len(layouts[0].components)} columns"
         for file, layout in self._files.items():
             origin = origin_of(file, self.path)
+            if layout is None and (rejection := _unreadable(file, origin)) is not None:
+                yield rejection
+                continue
             if layout is None:
                 if is_lfs_pointer(file):
                     detail = "a Git LFS pointer, not the file (run `git lfs pull`)"
@@ -200,29 +247,23 @@ class CsvReader(StoreReader):
             for name in layout.fields.unread:
                 self.notes.left_out.append((origin, f'column "{name}", another vector'))
             try:
-                self.notes.bytes += file.stat().st_size
+                self.notes.bytes += size_of(file)
                 yield from self._read(file, origin, layout)
             except (OSError, UnicodeError) as exc:
                 yield Rejection(origin, Reason.UNREADABLE, str(exc)[:200])
 
     def _read(self, file: Path, origin: str, layout: Layout) -> Iterator[Item | Rejection]:
         with _opened(file, layout.encoding) as text:
-            lines = _reader(text, layout.separator)
+            lines = _Lines(text, layout.separator)
             number = -1 if layout.has_header else 0
-            while True:
-                at = f"{origin}#{number + 1}"
-                try:
-                    values = next(lines)
-                except StopIteration:
-                    return
-                except csv.Error as exc:
-                    detail = f"line {lines.line_num}: {exc}"
-                    yield Rejection(at, Reason.UNPARSABLE, detail)
-                    number += 1
-                    continue
+            for values in lines:
                 if not values:
                     continue  # an empty line
                 number += 1
+                at = f"{origin}#{number}"
+                if isinstance(values, Damage):
+                    yield Rejection(at, Reason.UNPARSABLE, values.detail, values.line)
+                    continue
                 if number == 0:
                     continue  # the header
                 payload = partial(as_payload, values, b"")
@@ -237,3 +278,46 @@ class CsvReader(StoreReader):
                     source=self.source,
                     payload=payload,
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A line that is no CSV."""
+
+    detail: str
+    line: bytes
+
+
+class _Lines:
+    """The records of a table; of one that is damaged, its first line is given up, no more.
+
+    An open quote swallows what follows until another one: the lines behind the first are
+    read again.
+    """
+
+    def __init__(self, text: TextIO, separator: str) -> None:
+        self._text, self._separator = text, separator
+        self._again: deque[str] = deque()
+        self._taken: list[str] = []
+
+    def _physical(self) -> Iterator[str]:
+        while True:
+            line = self._again.popleft() if self._again else self._text.readline()
+            if not line:
+                return
+            self._taken.append(line)
+            yield line
+
+    def __iter__(self) -> Iterator[list[str] | Damage]:
+        while True:
+            records = _reader(self._physical(), self._separator)
+            try:
+                for values in records:
+                    self._taken.clear()
+                    yield values
+                return
+            except csv.Error as exc:
+                first, *rest = self._taken or [""]
+                self._taken.clear()
+                self._again.extendleft(reversed(rest))
+                yield Damage(str(exc), first.encode("utf-8", "surrogateescape"))

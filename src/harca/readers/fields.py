@@ -124,7 +124,7 @@ class FieldMap:
             name
             for name in seen.names
             if name not in (self.vector, self.id, self.text, self.metadata)
-            and seen.any_is(name, is_vector)
+            and seen.all_are(name, is_vector)
             and (plain_name(name) in _VECTORS or re.search("embed|vector", name.lower()))
         ]
 
@@ -269,6 +269,11 @@ class _Seen:
     def any_is(self, name: str, test: Callable[[Any], bool]) -> bool:
         """Say whether a record's field *name* passes *test*."""
         return any(test(field_of(row, name)) for row in self._sample)
+
+    def all_are(self, name: str, test: Callable[[Any], bool]) -> bool:
+        """Say whether the field *name* passes *test* wherever it is."""
+        values = [value for row in self._sample if (value := field_of(row, name)) is not None]
+        return bool(values) and all(map(test, values))
 
     def _nested(self) -> list[str]:
         """Return the names within objects, one level down."""
@@ -438,7 +443,7 @@ def object_from_text(value: str | bytes) -> Any:
 
 def key_of(value: Any, position: str) -> Any:
     """Return an id as a key: numbers and UUIDs as text; the *position* if there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return position
     if isinstance(value, bool):
         return value

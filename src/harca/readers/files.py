@@ -201,15 +201,35 @@ def open_binary(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def size_of(path: Path) -> int:
+    """Return a file's size; 0 if it is gone, which reading it will say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield *root* and each folder below it with the names of its files, both sorted.
 
-    A folder that cannot be listed is passed over, and so are links to folders: a walk
-    only looks for stores, and the reader of one says what it cannot read.
+    Links to folders are followed once.
+
+    Raises:
+        OSError: A folder cannot be listed: what is in it would be missing without a word.
     """
-    for folder, inner, names in os.walk(root):
+    visited = set()
+    for folder, inner, names in os.walk(root, onerror=_raise, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            inner.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
         inner[:] = sorted(set(inner) - SKIPPED_FOLDERS)
         yield Path(folder), sorted(names)
+
+
+def _raise(exc: OSError) -> None:
+    raise exc
 
 
 def origin_of(path: Path, root: Path) -> str:

@@ -109,6 +109,7 @@ class HarcaReader:
     format = FORMAT
     # Rewritten by HARCA on every read of a record.
     volatile = frozenset({"lastAccessed", "accessCount"})
+    guesses_ids = False
 
     def __init__(self, path: Path, defaults: Defaults | None = None) -> None:
         self.path = path

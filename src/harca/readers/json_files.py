@@ -5,6 +5,7 @@ Also what is JSON of these shapes: Spring AI's ``SimpleVectorStore.save``, LangC
 ``collection.get()``, an answer of OpenAI's embeddings API.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from harca.readers.files import (
     origin_of,
     read_json,
     short,
+    size_of,
     walk,
 )
 from harca.readers.json_sample import (
@@ -34,6 +36,8 @@ from harca.readers.json_sample import (
 from harca.readers.json_stream import Damaged, Element, damage, elements_at
 
 FORMAT = "json"
+
+_LONGEST_NAME = 500  # characters, which are 2,000 bytes at most
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".jsonlines")
 
@@ -77,6 +81,7 @@ class JsonReader(StoreReader):
     def __init__(self, path: Path, files: dict[Path, list[Shape]], defaults: Defaults) -> None:
         super().__init__(path, defaults)
         self._files = files
+        self.guesses_ids = defaults.fields.id is None
         shapes = [shape for found in files.values() for shape in found]
         flavours = {shape.flavour for shape in shapes}
         lines = all(shape.layout is Layout.LINES for shape in shapes)
@@ -100,7 +105,7 @@ class JsonReader(StoreReader):
                     self.notes.left_out.append((origin, "JSON, but no record"))
                 continue
             self.notes.files += 1
-            self.notes.bytes += file.stat().st_size
+            self.notes.bytes += size_of(file)
             for shape in shapes:
                 for name in shape.fields.unread:
                     self.notes.left_out.append((origin, f'field "{name}", another vector'))
@@ -178,7 +183,7 @@ class JsonReader(StoreReader):
         if isinstance(value, dict):
             yield shape.fields.item(
                 value,
-                position=str(element.key) if by_name else at,
+                position=_name_as_key(str(element.key)) if by_name else at,
                 origin=at,
                 source=self.source,
                 payload=partial(bytes, element.data),
@@ -214,6 +219,13 @@ class JsonReader(StoreReader):
         for number, row in enumerate(rows_of(together)):
             at = _origin_of_element(origin, place, number)
             yield self._item(row, at, shape, partial(as_payload, row, b""))
+
+
+def _name_as_key(name: str) -> str:
+    """Return a name as a key: of a whole text, which an index cannot hold, its hash."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _origin_of_element(origin: str, place: str, key: str | int) -> str:

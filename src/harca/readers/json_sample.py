@@ -125,7 +125,8 @@ def _lines(start: bytes, *, whole: bool) -> list[dict[str, Any]]:
     lines = start.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if not whole:
         lines.pop()  # cut somewhere
-    rows, bad = [], 0
+    rows: list[dict[str, Any]] = []
+    bad = 0
     for line in lines:
         if not line.strip():
             continue
@@ -134,12 +135,14 @@ def _lines(start: bytes, *, whole: bool) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
-            rows.append(row)
+            # The first ones; further on, those that show what the first lack.
+            if len(rows) < SAMPLE or any(map(is_vector, row.values())):
+                rows.append(row)
         else:
             bad += 1
             if bad > len(rows) + 3:
                 return []
-        if len(rows) == SAMPLE:
+        if len(rows) >= SAMPLE and any(map(is_vector, rows[-1].values())):
             break
     return rows
 

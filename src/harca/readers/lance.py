@@ -74,6 +74,7 @@ class LanceReader(StoreReader):
 
     def __init__(self, path: Path, defaults: Defaults) -> None:
         super().__init__(path, defaults)
+        self.guesses_ids = defaults.fields.id is None
         import pyarrow as pa  # type: ignore[import-untyped]  # pylance brings it along
 
         self._where = str(path.absolute())  # the child may be in another folder

@@ -16,7 +16,7 @@ from harca.model import Item, Reason, Rejection, Warn
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.faiss_file import FaissIndex, is_faiss, open_index
 from harca.readers.fields import free_name, key_of, plain_json
-from harca.readers.files import as_payload, head, origin_of, printable, read_file
+from harca.readers.files import as_payload, head, origin_of, printable, read_file, size_of
 from harca.readers.pickles import Kept, NotAllowed, plain, unpickle
 
 FORMAT = "langchain-faiss"
@@ -66,10 +66,12 @@ def open_path(path: Path, defaults: Defaults) -> "LangChainFaissReader | None":
         indexes = [path.with_suffix(_INDEX)]
     else:
         indexes = [path]
-    indexes = [index for index in indexes if is_faiss(index)]
-    for index in indexes:
+    readable = [index for index in indexes if is_faiss(index)]
+    for index in readable:
         head(index.with_suffix(_TEXTS))  # raises if it is a Git LFS pointer
-    return LangChainFaissReader(path, indexes, defaults) if indexes else None
+    if not readable:
+        return None
+    return LangChainFaissReader(path, indexes, defaults)
 
 
 class LangChainFaissReader(StoreReader):
@@ -83,13 +85,17 @@ class LangChainFaissReader(StoreReader):
 
     def size_hint(self) -> int:
         """Return the number of vectors that the indexes say they have."""
-        return sum(open_index(index).total for index in self._indexes)
+        return sum(open_index(index).total for index in self._indexes if is_faiss(index))
 
     def read(self) -> Iterator[Item | Rejection]:
         """Yield every vector with its document."""
         self.notes.why = counted(len(self._indexes), "FAISS file")
         for file in self._indexes:
             prefix = f"{printable(file.stem)}/" if len(self._indexes) > 1 else ""
+            if not is_faiss(file):
+                detail = "no index file of FAISS, as others beside it are"
+                yield Rejection(origin_of(file, self.path), Reason.UNPARSABLE, detail)
+                continue
             index = open_index(file)
             self.notes.metric = self.notes.metric or index.metric
             self._note(file)
@@ -103,7 +109,7 @@ class LangChainFaissReader(StoreReader):
 
     def _note(self, file: Path) -> None:
         self.notes.files += 1
-        self.notes.bytes += file.stat().st_size
+        self.notes.bytes += size_of(file)
 
     def _vectors(
         self, index: FaissIndex, documents: "_Documents | None", prefix: str

@@ -20,7 +20,15 @@ from harca.errors import SourceError, counted
 from harca.model import Item, Reason, Rejection, Warn
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.fields import free_name
-from harca.readers.files import as_payload, exact_json, head, open_binary, origin_of, printable
+from harca.readers.files import (
+    as_payload,
+    exact_json,
+    head,
+    open_binary,
+    origin_of,
+    printable,
+    size_of,
+)
 from harca.readers.hnsw_file import HnswFile, NotHnsw
 from harca.readers.json_stream import Damaged, Scanner, damage, elements_at
 
@@ -88,7 +96,7 @@ class LangChainJsReader(StoreReader):
         try:
             with closing(HnswFile.open(self._file)) as index:
                 self.notes.files += 2
-                self.notes.bytes += index.bytes + self._documents.stat().st_size
+                self.notes.bytes += index.bytes + size_of(self._documents)
                 yield from self._records(index, origin)
         except (NotHnsw, OSError) as exc:
             yield Rejection(origin, Reason.UNREADABLE, str(exc)[:200])

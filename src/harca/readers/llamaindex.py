@@ -24,6 +24,7 @@ from harca.readers.files import (
     origin_of,
     printable,
     read_json,
+    size_of,
 )
 from harca.readers.json_stream import Damaged, Scanner, damage, elements_at
 
@@ -104,7 +105,7 @@ class LlamaIndexReader(StoreReader):
     def _vectors(self, file: Path, nodes: dict[str, Any]) -> Iterator[Item | Rejection]:
         origin = origin_of(file, self.path)
         self.notes.files += 1
-        self.notes.bytes += file.stat().st_size
+        self.notes.bytes += size_of(file)
         namespace = _DEFAULT_NAMESPACE
         if file.name.endswith(f"__{_VECTORS}"):
             namespace = printable(file.name.removesuffix(f"__{_VECTORS}"))

@@ -27,7 +27,7 @@ from harca.readers.base import Defaults, Several, StoreReader
 from harca.readers.beside import Beside, Column, beside, is_texts, name_of
 from harca.readers.blobs import sounds_like_vectors
 from harca.readers.fields import MODEL_NAMES, POSITION, SAMPLE, FieldMap, plain_json, plain_name
-from harca.readers.files import as_payload, head, open_binary, origin_of, printable, walk
+from harca.readers.files import as_payload, head, open_binary, origin_of, printable, size_of, walk
 from harca.readers.npy import MAGIC, Header, array_in, read_header
 
 FORMAT = "numpy"
@@ -288,7 +288,7 @@ class NumpyReader(StoreReader):
         )
         for file in dict.fromkeys(one.file for one in vectors):
             self.notes.files += 1
-            self.notes.bytes += file.stat().st_size
+            self.notes.bytes += size_of(file)
         for array, found, start in self._with_beside():
             yield from self._array(array, found, start)
 

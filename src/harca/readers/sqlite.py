@@ -24,8 +24,8 @@ from harca.model import Item, Reader, Reason, Rejection
 from harca.readers import vec0
 from harca.readers.base import Defaults, FieldNames, Several, StoreReader
 from harca.readers.blobs import sounds_like_vectors
-from harca.readers.fields import POSITION, SAMPLE, FieldMap, field_of, plain_json
-from harca.readers.files import as_payload, origin_of, printable, walk
+from harca.readers.fields import POSITION, SAMPLE, FieldMap, field_of, free_name, plain_json
+from harca.readers.files import as_payload, origin_of, printable, size_of, walk
 from harca.readers.sqlite_file import DAMAGE, connect, is_sqlite, refusal
 from harca.readers.sqlite_joins import Chosen, choose
 from harca.readers.sqlite_tables import Database, Table, decoded
@@ -101,7 +101,7 @@ class SqliteReader(StoreReader):
         """Yield every row of the table."""
         table, join = self._chosen.table, self._chosen.join
         self.notes.files += 1
-        self.notes.bytes += self.path.stat().st_size
+        self.notes.bytes += size_of(self.path)
         self.notes.left_out += self._chosen.left_out
         self.notes.why = f"table {printable(table.name)} of a SQLite database"
         if isinstance(table, Vec0):
@@ -268,7 +268,12 @@ class _Source:
         text = decoded(other, dict(zip(other.columns, found, strict=True)))
         if text.get(self._join.column) == value:
             del text[self._join.column]
-        return text | row
+        # What is in both under one name is kept twice if it differs; no value overrides none.
+        joined = text | {name: one for name, one in row.items() if one is not None}
+        for name in text.keys() & row.keys():
+            if text[name] is not None and row[name] is not None and text[name] != row[name]:
+                joined[free_name(joined, name)] = text[name]
+        return joined
 
 
 class _Models:

@@ -72,10 +72,13 @@ def shown(path: str) -> str:
     """Return *path* for messages: of a URL, without user, password and query."""
     if not is_url(path):
         return printable(path)
+    scheme, _, rest = path.partition("://")
+    if ":" in rest.partition("@")[0]:
+        rest = rest.rpartition("@")[2]  # a password can have slashes, which end a host's name
     try:
-        parts = urlsplit(path)
+        parts = urlsplit(f"{scheme}://{rest}")
     except ValueError:
-        return f"{path.partition('://')[0]}://..."
+        return f"{scheme}://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

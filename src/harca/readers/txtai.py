@@ -26,7 +26,7 @@ from harca.readers import msgpack
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.faiss_file import is_faiss, open_index
 from harca.readers.fields import free_name, key_of, plain_json
-from harca.readers.files import as_payload, exact_json, head, printable, read_file
+from harca.readers.files import as_payload, exact_json, head, printable, read_file, size_of
 from harca.readers.pickles import NotAllowed, unpickle
 from harca.readers.sqlite_file import connect, is_sqlite, refusal
 
@@ -219,7 +219,7 @@ class TxtaiReader(StoreReader):
         for one in sorted(self.path.iterdir()):
             if one.is_file() and one.name in (*_CONFIGS, _DOCUMENTS, _IDS):
                 self.notes.files += 1
-                self.notes.bytes += one.stat().st_size
+                self.notes.bytes += size_of(one)
         documents = self.path / _DOCUMENTS
         if documents.is_file():
             if not is_sqlite(documents):
@@ -278,7 +278,7 @@ class TxtaiReader(StoreReader):
         vectors = _vectors(folder, config)
         origin = f"{_INDEXES}/{prefix}{_VECTORS}" if prefix else _VECTORS
         self.notes.files += 1
-        self.notes.bytes += (folder / _VECTORS).stat().st_size
+        self.notes.bytes += size_of(folder / _VECTORS)
         self.notes.metric = self.notes.metric or vectors.metric
         # A further index counts for itself, and keeps the numbers of the main one as ids.
         numbers = _ids(folder, config) if prefix else None

@@ -15,7 +15,7 @@ from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, FieldNames, StoreReader
 from harca.readers.columnar import Kind, arrow_files
 from harca.readers.fields import exported_item, free_name
-from harca.readers.files import exact_json, head, open_binary, origin_of, printable, walk
+from harca.readers.files import exact_json, head, open_binary, origin_of, printable, size_of, walk
 
 FORMAT = "vdf"
 
@@ -216,7 +216,7 @@ class VdfReader(StoreReader):
         for file in space.files:
             origin = origin_of(file, self._root)
             self.notes.files += 1
-            self.notes.bytes += file.stat().st_size
+            self.notes.bytes += size_of(file)
             try:
                 head(file)
                 layout = layouts.of(file, Kind.PARQUET)

@@ -28,6 +28,7 @@ from harca.readers.files import (
     origin_of,
     read_file,
     read_json,
+    size_of,
 )
 from harca.readers.json_stream import Damaged, Scanner, damage, elements_at
 
@@ -128,7 +129,7 @@ class VectraReader(StoreReader):
         """Yield the items, with their metadata from a file of its own if they have one."""
         origin = origin_of(self._index, self.path)
         self.notes.files += 1
-        self.notes.bytes += self._index.stat().st_size
+        self.notes.bytes += size_of(self._index)
         damaged = False
         try:
             with open_binary(self._index) as stream:
