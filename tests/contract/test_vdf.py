@@ -7,10 +7,12 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harca.errors import LfsPointer, SourceError, UnknownFormat, UsageError
 from harca.load import Intake
-from harca.model import Record
+from harca.model import Record, Rejection
 from harca.options import LoadOptions
 from harca.readers.base import open_store
 from tests.contract import make_vdf
@@ -180,3 +182,35 @@ def test_json_with_indexes_of_something_else_is_not_taken(tmp_path):
 
     with pytest.raises(UnknownFormat):
         entries(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("vector"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+NAMES = [
+    "namespace", "index_name", "dimensions", "model_name", "vector_columns", "data_path", "metric",
+    "model_map",
+]  # fmt: skip
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    said=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=3),
+    about=st.dictionaries(st.sampled_from(["id_column", "file_structure", "exported_from"]), JSON),
+)
+def test_metadata_of_any_shape_give_an_error_or_rejections(said, about, tmp_path_factory):
+    store = make_vdf.write(
+        tmp_path_factory.mktemp("fuzz"), {("docs", ""): columns("a", "b", said=said)}, **about
+    )
+
+    try:
+        found = entries(store)
+    except SourceError:
+        return
+
+    assert found
+    assert all(isinstance(one, Record | Rejection) for one in found)

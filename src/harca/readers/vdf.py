@@ -104,6 +104,12 @@ def _namespaces(found: Any) -> list[dict[str, Any]]:
     return [entry for entry in entries if isinstance(entry, dict)]
 
 
+def _names_in(said: Any) -> list[str]:
+    """Return columns' names: a list, or a text with commas."""
+    said = said.split(",") if isinstance(said, str) else said
+    return [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
+
+
 class VdfReader(StoreReader):
     """Reads one namespace after the other, one file after the other; memory is a batch."""
 
@@ -142,8 +148,7 @@ class VdfReader(StoreReader):
             # The keys of a store are unique, whatever space its rows are in.
             before = [index] if len(names) > 1 and wanted is None and not self._is_ours else []
             before += [name] if len(others) > 1 and name else []
-            columns = entry.get("vector_columns")
-            columns = columns.split(",") if isinstance(columns, str) else columns
+            columns = _names_in(entry.get("vector_columns"))
             if self.defaults.fields.vector is not None:
                 columns = [self.defaults.fields.vector]
             yield Namespace(
@@ -209,7 +214,8 @@ class VdfReader(StoreReader):
     def _namespace(self, space: "Namespace") -> Iterator[Item | Rejection]:
         arrow = arrow_files(FORMAT)
         hints = FieldNames(
-            id=self._said.get("id_column"), text=space.said_of(space.columns[0], "text_column")
+            id=next(iter(_names_in(self._said.get("id_column"))), None),
+            text=space.said_of(space.columns[0], "text_column"),
         )
         defaults = replace(self.defaults, fields=replace(self.defaults.fields, vector=None))
         layouts = arrow.Layouts(None, defaults, hints=hints, vectors=space.columns)
