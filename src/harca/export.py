@@ -26,9 +26,10 @@ from harca.postgres.connect import Database, translated
 from harca.postgres.export import Part, Row
 from harca.readers.vdf import HARCA, META, OURS
 
-_GROUP_BYTES = 32 << 20
+_GROUP_BYTES = 16 << 20
 _VDF_VERSION = "0.1"
 _STEP_ROWS = 1_000
+_ALIKE = ("store", "model_id", "source")
 _IN_VDF = {ours: name for name, ours in OURS.items()}
 
 
@@ -237,7 +238,9 @@ class _ParquetFile:
         import pyarrow.parquet as pq  # type: ignore[import-untyped]  # it ships no types
 
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema)
+            # A dictionary of values that are all different takes memory, and helps nobody.
+            alike = [name for name in _ALIKE if name in table.column_names]
+            self._writer = pq.ParquetWriter(self._path, table.schema, use_dictionary=alike)
         self._writer.write_table(table)
 
 
