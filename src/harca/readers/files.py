@@ -212,11 +212,13 @@ def size_of(path: Path) -> int:
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield *root* and each folder below it with the names of its files, both sorted.
 
-    Links to folders are followed once.
+    Links to folders are followed once. A file has no folders.
 
     Raises:
         OSError: A folder cannot be listed: what is in it would be missing without a word.
     """
+    if not root.is_dir():
+        return
     visited = set()
     for folder, inner, names in os.walk(root, onerror=_raise, followlinks=True):
         status = Path(folder).stat()
