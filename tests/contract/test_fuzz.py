@@ -60,14 +60,14 @@ def read(path: Path) -> tuple[HarcaError | None, list[Record | Rejection]]:
 
 @pytest.mark.parametrize("whole", CHEAP, indirect=True)
 @given(edits=EDITS)
-@settings(max_examples=40, deadline=None, suppress_health_check=NOT_CHECKED)
+@settings(max_examples=12, deadline=None, suppress_health_check=NOT_CHECKED)
 def test_a_damaged_store_is_read_as_far_as_it_goes_or_refused(whole, edits):
     check(whole, edits)
 
 
 @pytest.mark.parametrize("whole", COSTLY, indirect=True)
 @given(edits=EDITS)
-@settings(max_examples=6, deadline=None, suppress_health_check=NOT_CHECKED)
+@settings(max_examples=2, deadline=None, suppress_health_check=NOT_CHECKED)
 def test_a_damaged_store_that_is_costly_to_open_is_too(whole, edits):
     check(whole, edits)
 

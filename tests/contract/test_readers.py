@@ -384,15 +384,15 @@ def files_of(path: Path) -> list[Path]:
     return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
 
 
-def places(data: bytes, *, most: int = 1_000, costly: bool = False) -> Sequence[int]:
+def places(data: bytes, *, most: int = 400, costly: bool = False) -> Sequence[int]:
     """Return every place in a small file, and in a large one some of each part of it."""
     chosen = random.Random(len(data))
     if costly:
         return sorted(chosen.sample(range(len(data)), min(4, len(data))))
     if len(data) <= most:
         return range(len(data))
-    ends = {*range(16), *range(len(data) - 16, len(data))}
-    return sorted({*ends, *chosen.sample(range(len(data)), 80)})
+    ends = {*range(12), *range(len(data) - 12, len(data))}
+    return sorted({*ends, *chosen.sample(range(len(data)), most // 8)})
 
 
 def test_a_store_cut_short_anywhere_gives_rejections_and_no_wrong_record(store_format, tmp_path):
@@ -420,14 +420,14 @@ def test_a_store_cut_short_anywhere_gives_rejections_and_no_wrong_record(store_f
 
 @pytest.mark.parametrize(
     "damage",
-    [b"\x00", b"\xff", b"]", b"[", b"}", b'"', b",", b"9", b"-", b"e"],
+    [b"\x00", b"\xff", b"]", b'"', b",", b"9"],
     ids=lambda damage: damage.hex(),
 )
 def test_a_byte_that_was_changed_stops_nothing(damage, store_format, tmp_path):
     path = store_format.make(tmp_path, [("one", [0.5, 1.25]), ("two", [7.0, 0.125])])
     file = files_of(path)[0]
     data = file.read_bytes()
-    for at in places(data, most=100, costly=store_format.costly):
+    for at in places(data, most=60, costly=store_format.costly):
         file.write_bytes(data[:at] + damage + data[at + 1 :])
         os.utime(file, (0, 0))
 
