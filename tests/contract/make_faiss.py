@@ -28,7 +28,6 @@ def make_index(entries: Sequence[Entry], kind: str = "Flat") -> Any:
     index: Any = faiss.index_factory(vectors.shape[1], kind, metric)
     if not index.is_trained:
         random = np.random.default_rng(1)
-        index.cp.min_points_per_centroid = 1
         index.train(random.normal(size=(200, vectors.shape[1])).astype(np.float32))
     if kind.startswith("IDMap"):
         index.add_with_ids(vectors, 100 + 3 * np.arange(len(entries), dtype=np.int64))

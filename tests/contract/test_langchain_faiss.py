@@ -132,7 +132,6 @@ def test_an_index_of_approximations_is_refused_by_name(kind, name, tmp_path):
     [
         ("PCA2,Flat", 'IndexPreTransform, which keeps its vectors changed by a transform "Pcam"'),
         ("Pad8,Flat", 'IndexPreTransform, which keeps its vectors changed by a transform "RmDT"'),
-        ("NSG8,Flat", "IndexNSGFlat, which is not read"),
         ("SQ8,RFlat", "IndexRefine, which is not read"),
     ],
 )

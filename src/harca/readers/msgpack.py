@@ -82,4 +82,12 @@ class _Unpacker:
         return [self.value(depth + 1) for _ in range(count)]
 
     def _map(self, count: int, depth: int) -> dict[str, Any]:
-        return {str(self.value(depth + 1)): self.value(depth + 1) for _ in range(count)}
+        found = {}
+        for _ in range(count):
+            name = self.value(depth + 1)
+            # An object as a name would be printed, within a name that is printed, and so on:
+            # each level doubles the marks of escape.
+            if not isinstance(name, str):
+                raise ValueError(f"a {type(name).__name__} as a name before byte {self.at}")
+            found[name] = self.value(depth + 1)
+        return found
