@@ -84,6 +84,17 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a module that says so on the first server only."""
+    for item in items:
+        only_one = item.get_closest_marker("one_server") is not None
+        callspec = getattr(item, "callspec", None)
+        if only_one and callspec is not None and callspec.params.get("server") not in (
+            None, CHOICES[0],
+        ):  # fmt: skip
+            item.add_marker(pytest.mark.skip(reason="about files: run on the first server only"))
+
+
 @pytest.fixture(scope="session", params=CHOICES, ids=lambda choice: choice.name.split("/")[-1])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -11,6 +11,8 @@ import pytest
 
 from tests.stores import write_store
 
+pytestmark = pytest.mark.one_server
+
 RECORDS = 2_500  # enough for a process of its own to read them
 
 

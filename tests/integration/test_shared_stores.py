@@ -7,6 +7,8 @@ import pytest
 from harca.inspect import inspect
 from tests.conftest import SHARED
 
+pytestmark = pytest.mark.one_server
+
 STORES = SHARED / "stores"
 
 

@@ -16,6 +16,8 @@ from harca.postgres.connect import Database
 from tests.conftest import ROOT
 from tests.stores import record, write_record, write_store
 
+pytestmark = pytest.mark.one_server
+
 HOSTILE = '"""; raise SystemExit(3)\n\\" ${x} %(here)s \x1b é「（』'
 
 
