@@ -368,3 +368,12 @@ def test_a_real_store_is_read_whole():
 
     assert [(type(one), len(one.embedding)) for one in found] == [(Record, 384)] * 61
     assert found[0].content.startswith("Paris is the capital city of France")
+
+
+def test_one_list_for_arrays_that_are_no_parts_is_refused(tmp_path):
+    for name, rows in (("train", 3), ("test", 2)):
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(rows).random((rows, 8)))
+    (tmp_path / "texts.txt").write_text("".join(f"text {n}\n" for n in range(5)))
+
+    with pytest.raises(SourceError, match="one list of 5 entries for all of them"):
+        list(open_store(tmp_path).items())

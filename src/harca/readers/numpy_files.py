@@ -310,6 +310,15 @@ class NumpyReader(StoreReader):
         total = rows[0] if same else total
         found = beside(self._folder, vectors[0].file.stem, total, columns)
         self._refuse_pickled_texts(found, total)
+        parts = {re.sub(r"\d+", "", one.stem) for one in vectors}
+        if found.columns and not same and len(parts) > 1:
+            listed = ", ".join(printable(one.name) for one in vectors[:8])
+            raise SourceError(
+                f'"{printable(str(self.path))}" has several arrays ({listed}) and one list of '
+                f"{total} entries for all of them",
+                hint="Which text belongs to which row cannot be told. Call the arrays part-1, "
+                "part-2 and so on in the order of the list, or name one with --records.",
+            )
         self._note(found)
         start = 0
         for array in vectors:
