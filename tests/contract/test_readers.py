@@ -519,6 +519,20 @@ def test_several_stores_of_one_format_are_read_one_after_the_other(tmp_path):
     assert {one.origin.split("/")[0] for one in records} == {"a", "b"}
 
 
+def test_what_lies_in_and_below_a_store_is_not_passed_by(tmp_path):
+    store = _llamaindex(tmp_path, ENTRIES)
+    _llamaindex(store, ENTRIES)
+
+    records = records_of(store)
+    make_json.json_lines(store, ENTRIES)
+
+    assert len({one.key for one in records}) == len(records) == 2 * len(ENTRIES)
+    with pytest.raises(
+        SeveralFormats, match="llamaindex in \\., llamaindex in storage, jsonl in items"
+    ):
+        open_store(store)
+
+
 def known_formats():
     from importlib import import_module
 

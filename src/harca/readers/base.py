@@ -43,6 +43,12 @@ FILE_FORMATS = (
     "harca.readers.sqlite",
     "harca.readers.numpy_files",
 )
+# Formats whose stores have no folders within, and how the names of their files end: whatever
+# else is in their folder or below it is not theirs.
+_WITHOUT_FOLDERS = {
+    "llamaindex": ("store.json",),
+    "langchain-faiss": (".faiss", ".pkl"),
+}
 _MOST_LOOSE_FILES = 10_000
 MODULES = FOLDER_FORMATS + TREE_FORMATS + FILE_FORMATS
 
@@ -139,12 +145,13 @@ class Several:
         """Yield the entries of each store."""
         self.notes = StoreNotes(why=f"{len(self._readers)} stores")
         for folder, reader in self._readers.items():
+            below = "" if folder == "." else f"{folder}/"
             for found in reader.items():
                 if isinstance(found, Rejection):
-                    yield replace(found, origin=f"{folder}/{found.origin}")
+                    yield replace(found, origin=below + found.origin)
                 else:
-                    key = f"{folder}/{found.key}" if isinstance(found.key, str) else found.key
-                    yield replace(found, key=key, origin=f"{folder}/{found.origin}")
+                    key = below + found.key if isinstance(found.key, str) else found.key
+                    yield replace(found, key=key, origin=below + found.origin)
             self.notes.add(reader.notes, below=folder)
 
 
@@ -194,7 +201,8 @@ def _open(path: Path, defaults: Defaults) -> Reader:
 
     found = _in_folders(path, ask)
     if found:
-        found |= _loose_files(path, set(found), ask)
+        claimed = {where: _WITHOUT_FOLDERS.get(reader.format) for where, reader in found.items()}
+        found |= _loose_files(path, claimed, ask)
     else:
         for module in _modules(TREE_FORMATS):
             reader = ask(module, path)
@@ -248,12 +256,19 @@ def _in_folders(path: Path, ask: Any) -> dict[str, Reader]:
         reader = first(Path(folder))
         if reader is not None:
             found[origin_of(Path(folder), path)] = reader
-            inner.clear()  # what lies below belongs to it
+            if reader.format not in _WITHOUT_FOLDERS:
+                inner.clear()  # what lies below belongs to it
         inner[:] = sorted(set(inner) - SKIPPED_FOLDERS)
     return found
 
 
-def _loose_files(path: Path, claimed: set[str], ask: Any) -> dict[str, Reader]:
+def _is_within(where: str, folder: str) -> bool:
+    return folder in (".", where) or where.startswith(f"{folder}/")
+
+
+def _loose_files(
+    path: Path, claimed: dict[str, tuple[str, ...] | None], ask: Any
+) -> dict[str, Reader]:
     """Return a file with vectors beside the stores that have folders of their own, if any.
 
     It would be left behind without a word.
@@ -261,9 +276,12 @@ def _loose_files(path: Path, claimed: set[str], ask: Any) -> dict[str, Reader]:
     asked = 0
     for folder, names in walk(path):
         where = origin_of(folder, path)
-        if any(one in (".", where) or where.startswith(f"{one}/") for one in claimed):
+        if any(_is_within(where, one) for one, own in claimed.items() if own is None):
             continue
+        own = claimed.get(where) or ()
         for name in names:
+            if name.endswith(own):
+                continue
             for module in _modules(FILE_FORMATS):
                 reader = ask(module, folder / name)
                 if reader is not None:
