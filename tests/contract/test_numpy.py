@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harca.errors import EmptyStore, HarcaError, LfsPointer, SourceError
 from harca.load import Intake
-from harca.model import Record, Rejection, Warn
+from harca.model import Item, Record, Rejection, Warn
 from harca.options import LoadOptions
 from harca.readers import numpy_files
 from harca.readers.base import Defaults, FieldNames, open_store
@@ -377,3 +377,14 @@ def test_one_list_for_arrays_that_are_no_parts_is_refused(tmp_path):
 
     with pytest.raises(SourceError, match="one list of 5 entries for all of them"):
         list(open_store(tmp_path).items())
+
+
+def test_an_archive_that_is_named_takes_nothing_from_files_beside_it(tmp_path):
+    vectors = np.random.default_rng(1).random((3, 8)).astype(np.float32)
+    np.savez(tmp_path / "store.npz", embeddings=vectors, ids=np.arange(3))
+    items = [{"id": f"r{n}", "text": f"wrong {n}"} for n in range(3)]
+    (tmp_path / "items.json").write_text(json.dumps(items))
+
+    found = [one for one in open_store(tmp_path / "store.npz").items() if isinstance(one, Item)]
+
+    assert [(one.key, one.content) for one in found] == [("0", ""), ("1", ""), ("2", "")]

@@ -115,12 +115,12 @@ def is_texts(stem: str) -> bool:
 
 
 def beside(
-    folder: Path, stem: str, rows: int, more: Sequence[Column], *, own: bool = False
+    folder: Path | None, stem: str, rows: int, more: Sequence[Column], *, own: bool = False
 ) -> Beside:
     """Return what in *folder* belongs to the *rows* of the array that is called *stem*.
 
     Args:
-        folder: Where the array lies.
+        folder: Where the array lies; None if only *more* can belong to it.
         stem: Its file's name without the suffix.
         rows: How many rows it has.
         more: Columns that were found in arrays; those of another length are left out.
@@ -139,7 +139,7 @@ def beside(
             found.columns.append(column)
         else:
             _unequal(found, unequal, column.where, column.name, len(column.values), rows)
-    for file in sorted(folder.iterdir()):
+    for file in [] if folder is None else sorted(folder.iterdir()):
         if file.suffix.lower() not in _SUFFIXES or _NEVER.match(file.name):
             continue
         if own and not _belongs(file.stem, stem):
@@ -170,8 +170,9 @@ def beside(
         ]
     if unequal and not found.has_text:
         name, count = unequal[0]
+        where = name if folder is None else str(folder / name)
         raise SourceError(
-            f'"{printable(str(folder / name))}" has {count} entries, but there are {rows} vectors',
+            f'"{printable(where)}" has {count} entries, but there are {rows} vectors',
             hint="Which text belongs to which vector cannot be told. Restore the two files that "
             "were written together, or move the one with the texts away to load the vectors alone.",
         )

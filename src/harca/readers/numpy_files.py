@@ -106,7 +106,9 @@ def open_path(path: Path, defaults: Defaults) -> Reader | None:
             if one.file != path and one.member is None and len(one.header.shape) < 2
         ]
         chosen = replace(chosen, others=chosen.others + beside_it)
-        return NumpyReader(path, path.parent, chosen, defaults)
+        # What stands beside an archive that was named itself is about other things.
+        packed = chosen.vectors[0].member is not None
+        return NumpyReader(path, None if packed else path.parent, chosen, defaults)
     found: dict[str, Reader] = {}
     empty: EmptyStore | None = None
     for folder, names in walk(path):
@@ -271,7 +273,9 @@ class NumpyReader(StoreReader):
 
     format = FORMAT
 
-    def __init__(self, path: Path, folder: Path, chosen: _Chosen, defaults: Defaults) -> None:
+    def __init__(
+        self, path: Path, folder: Path | None, chosen: _Chosen, defaults: Defaults
+    ) -> None:
         super().__init__(path, defaults)
         self._folder, self._chosen = folder, chosen
 
