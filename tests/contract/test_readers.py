@@ -384,7 +384,7 @@ def files_of(path: Path) -> list[Path]:
     return [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
 
 
-def places(data: bytes, *, most: int = 400, costly: bool = False) -> Sequence[int]:
+def places(data: bytes, *, most: int = 200, costly: bool = False) -> Sequence[int]:
     """Return every place in a small file, and in a large one some of each part of it."""
     chosen = random.Random(len(data))
     if costly:

@@ -13,6 +13,10 @@ from harca.operations import CreateVectorIndex, DropVectorIndex, LoadStore, Unlo
 from harca.postgres import indexes
 from harca.postgres.search import search
 
+# The operations are DDL of pgvector, which servers differ in by its version alone.
+pytestmark = pytest.mark.one_server
+
+
 LABELS = [
     "plain",
     "it's 100%",
