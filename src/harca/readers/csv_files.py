@@ -21,13 +21,12 @@ from harca.readers.base import Defaults, StoreReader
 from harca.readers.fields import SAMPLE, FieldMap, is_vector
 from harca.readers.files import (
     as_payload,
-    head,
+    files_at,
     is_lfs_pointer,
     open_binary,
     origin_of,
     read_file,
     size_of,
-    walk,
 )
 
 FORMAT = "csv"
@@ -70,17 +69,7 @@ class Layout:
 
 def open_path(path: Path, defaults: Defaults) -> "CsvReader | None":
     """Return a reader if *path* is a CSV file with vectors, or a folder of such files."""
-    if path.is_dir():
-        files = [
-            folder / name
-            for folder, names in walk(path)
-            for name in names
-            if name.lower().endswith(_SUFFIXES)
-        ]
-    elif head(path, 1):
-        files = [path]
-    else:
-        return None
+    files = files_at(path, _SUFFIXES)
     found = {file: _layout(file, defaults) for file in files}
     return CsvReader(path, found, defaults) if any(found.values()) else None
 
@@ -146,7 +135,7 @@ def _told(
     fields = FieldMap(plain, defaults)
     components: list[int] = []
     if not fields.has_vector:
-        whole = [row for row in rows if all(map(_is_number_or_text, row))] or rows
+        whole = [row for row in rows if all(cell.strip() for cell in row)] or rows
         components = _components(names, whole[0])
         if not components:
             return None
@@ -180,10 +169,6 @@ def _components(names: list[str], row: list[str]) -> list[int]:
     numbers = [number for number, _ in largest]
     in_order = bool(numbers) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     return [at for _, at in largest] if in_order and len(largest) >= _FEWEST_COMPONENTS else []
-
-
-def _is_number_or_text(value: str) -> bool:
-    return bool(value.strip())
 
 
 def _is_number(value: str) -> bool:

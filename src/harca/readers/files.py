@@ -230,6 +230,19 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(folder), sorted(names)
 
 
+def files_at(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return the files below a folder whose names end so, or the one file that is given.
+
+    Raises:
+        LfsPointer: Git LFS left a pointer in place of that file.
+        OSError: A folder cannot be listed.
+    """
+    if path.is_dir():
+        found = (folder / name for folder, names in walk(path) for name in names)
+        return [file for file in found if file.name.lower().endswith(suffixes)]
+    return [path] if head(path, 1) else []
+
+
 def _raise(exc: OSError) -> None:
     raise exc
 

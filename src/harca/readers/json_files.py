@@ -18,13 +18,12 @@ from harca.readers.files import (
     MAX_FILE_BYTES,
     as_payload,
     exact_json,
-    head,
+    files_at,
     open_binary,
     origin_of,
     read_json,
     short,
     size_of,
-    walk,
 )
 from harca.readers.json_sample import (
     Layout,
@@ -44,17 +43,7 @@ _SUFFIXES = (".json", ".jsonl", ".ndjson", ".jsonlines")
 
 def open_path(path: Path, defaults: Defaults) -> "JsonReader | None":
     """Return a reader if *path* is a JSON file with vectors, or a folder of such files."""
-    if path.is_dir():
-        files = [
-            folder / name
-            for folder, names in walk(path)
-            for name in names
-            if name.lower().endswith(_SUFFIXES)
-        ]
-    elif head(path, 1):
-        files = [path]
-    else:
-        return None
+    files = files_at(path, _SUFFIXES)
     found: dict[Path, list[Shape]] = {}
     refused: UsageError | None = None
     for file in files:
