@@ -12,6 +12,7 @@ from harca.errors import UsageError
 from harca.model import Expired, OnConflict
 from harca.readers.base import Defaults, FieldNames, known_formats
 
+_FIELDS = tuple(one.name for one in fields(FieldNames) if one.name != "records")
 _MOST_DIGITS = 9
 _MOST_LABEL_BYTES = 600  # a store's name stands in an index entry beside a key
 
@@ -59,11 +60,7 @@ class LoadOptions:
     @property
     def defaults(self) -> Defaults:
         """What a reader takes where the store says nothing."""
-        names = {
-            one.name: getattr(self, f"{one.name}_field")
-            for one in fields(FieldNames)
-            if one.name != "records"
-        }
+        names = {name: getattr(self, f"{name}_field") for name in _FIELDS}
         return Defaults(
             model_id=self.model,
             source=self.source,
@@ -102,10 +99,7 @@ class LoadOptions:
 
 
 # What a mapping file can say: what a store is, and not how it is loaded.
-_MAPPED = (
-    "format", "records", "model", "source", "id_field", "text_field", "vector_field",
-    "metadata_field", "model_field", "created_field",
-)  # fmt: skip
+_MAPPED = ("format", "records", "model", "source", *(f"{name}_field" for name in _FIELDS))
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:

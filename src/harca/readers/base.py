@@ -1,6 +1,7 @@
 """The registry of store formats, and what every reader is built on."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -89,7 +90,7 @@ class Defaults:
     fields: FieldNames = FieldNames()
 
 
-class StoreReader:
+class StoreReader(ABC):
     """What readers have in common; one of them says in `read` what its store holds.
 
     Attributes:
@@ -118,9 +119,9 @@ class StoreReader:
         self.notes = StoreNotes()
         yield from self.read()
 
+    @abstractmethod
     def read(self) -> Iterator[Item | Rejection]:
         """Yield every entry, and fill in the notes."""
-        raise NotImplementedError
 
 
 class Several:
