@@ -42,7 +42,7 @@ demo: setup  ## Migrate examples/ into an embedded PostgreSQL, verify, search
 	@echo "The demo has a database of its own; to look at it: HARCA_HOME=$(HARCA_HOME) $(DEMO) status"
 
 test: setup  ## Run every test; on Docker where it answers, else on the embedded server
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: setup  ## Check format, lint and types
 	$(BIN)/ruff format --check .

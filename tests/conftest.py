@@ -29,7 +29,9 @@ from harca.postgres.connect import database as resolve_database
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
-_TEMPLATE = "harca_test_template"
+# Processes that share a server have databases of their own in it.
+_PREFIX = f"harca_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+_TEMPLATE = f"{_PREFIX}_template"
 _numbers = count(1)
 
 
@@ -153,7 +155,7 @@ def _in_database(url: str, name: str) -> str:
 
 
 def _fresh(server: str, *, template: str | None) -> Iterator[Database]:
-    name = f"harca_test_{next(_numbers)}"
+    name = f"{_PREFIX}_{next(_numbers)}"
     _recreate(server, name, template=template)
     yield resolve_database(_in_database(server, name))
     with psycopg.connect(server, autocommit=True) as conn:
