@@ -4,14 +4,24 @@
         behind = network.through(database)  # connects by the proxy
         network.cut_at(b"COPY")             # as soon as the client sends that
 
-It runs in a thread of its own, so the test can act while the tested code is waiting.
+It runs in a thread of its own, so the test can act while the tested code is waiting. A
+`Hold` makes the tested code wait at a point that is told by what it sends, so that a test
+can do there whatever it likes:
+
+    point = network.hold_at(b"COMMIT", how=How.BEFORE)
+    ...                                     # starts the tested code
+    point.wait()                            # it has sent COMMIT, the server has not seen it
+    ...                                     # does its worst
+    point.release()
 """
 
 import asyncio
+import re
 import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +31,54 @@ from harca.postgres.connect import Database
 
 _RESET = struct.pack("ii", 1, 0)  # linger for no time at all: closing sends RST, not FIN
 _WAIT_S = 30
+# BackendKeyData: its length depends on the protocol's version, then the process and a key.
+_BACKEND = re.compile(rb"K\0\0[\0\1].(.{4})", re.DOTALL)
+
+
+class How(StrEnum):
+    """Where a point is, seen from the bytes that tell it.
+
+    ``BEFORE``: the server has seen nothing of them. ``WITHIN``: it has seen all up to them.
+    ``AFTER``: it has done what they ask for, and its answer is held back.
+    """
+
+    BEFORE = "before"
+    WITHIN = "within"
+    AFTER = "after"
+
+
+class Hold:
+    """A point at which a connection is held until it is let go.
+
+    Attributes:
+        backend: Process of the server that the connection is to, once it is held.
+    """
+
+    def __init__(self, proxy: "Proxy", sent: bytes, how: How, nth: int) -> None:
+        self.proxy, self.sent, self.how, self.left = proxy, sent, how, nth
+        self.reached = threading.Event()
+        self.end: _End | None = None
+
+    @property
+    def backend(self) -> int:
+        """Process of the server that the held connection is to."""
+        assert self.end is not None
+        assert self.end.peer is not None
+        return self.end.peer.backend
+
+    def wait(self, timeout_s: float = _WAIT_S) -> bool:
+        """Wait until a connection is held; return False if that does not happen."""
+        return self.reached.wait(timeout_s)
+
+    def release(self) -> None:
+        """Pass on what was held back, and what comes; hold nothing more."""
+        self.proxy._call(self.proxy._do(self._release))
+
+    def _release(self) -> None:
+        if self in self.proxy._holds:
+            self.proxy._holds.remove(self)
+        if self.end is not None:
+            self.end.let_go()
 
 
 class Proxy:
@@ -40,6 +98,7 @@ class Proxy:
         self._ends: set[_End] = set()
         self._refusing = self._stalled = False
         self._triggers: list[tuple[bytes, Callable[[], None]]] = []
+        self._holds: list[Hold] = []
         self.accepted = 0
         self.port = 0
 
@@ -95,6 +154,15 @@ class Proxy:
         """Stall at them, which are held back until `restore`."""
         self._triggers.append((sent, self._stall))
 
+    def hold_at(self, sent: bytes, *, how: How = How.BEFORE, nth: int = 1) -> Hold:
+        """Hold a connection the *nth* time that a client sends bytes that contain *sent*.
+
+        Others go on, and so does an end of this one: whoever is held sees it.
+        """
+        held = Hold(self, sent, how, nth)
+        self._holds.append(held)
+        return held
+
     def _call(self, doing: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(doing, self._loop).result(_WAIT_S)
 
@@ -135,12 +203,21 @@ class Proxy:
     def _stall(self) -> None:
         self._stalled = True
         for end in self._ends:
-            end.hold()
+            end.pause()
 
     def _restore(self) -> None:
         self._refusing = self._stalled = False
         for end in list(self._ends):
             end.release()
+
+    def _held_at(self, data: bytes) -> Hold | None:
+        for hold in self._holds:
+            if hold.sent in data:
+                hold.left -= 1
+                if hold.left == 0:
+                    self._holds.remove(hold)
+                    return hold
+        return None
 
     def _triggered(self, data: bytes) -> Callable[[], None] | None:
         for trigger in self._triggers:
@@ -155,8 +232,10 @@ class _End(asyncio.Protocol):
 
     def __init__(self, proxy: Proxy, *, peer: "_End | None" = None) -> None:
         self.proxy, self.peer, self.is_client = proxy, peer, peer is None
-        self.held: list[bytes] = []
-        self.ended = False
+        self.kept: list[bytes] = []
+        self.keeps = self.ended = False
+        self.answer_of: Hold | None = None
+        self.backend = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -177,17 +256,45 @@ class _End(asyncio.Protocol):
         self.proxy._ends.add(self)
         self.peer.peer = self
         if self.proxy._stalled:
-            self.hold()
+            self.pause()
         else:
             self.peer.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self.is_client and (act := self.proxy._triggered(data)) is not None:
-            act()
-        if self.proxy._stalled:
-            self.held.append(data)
+        if self.is_client:
+            if (act := self.proxy._triggered(data)) is not None:
+                act()
+            if (hold := self.proxy._held_at(data)) is not None:
+                data = self._begin(hold, data)
+        else:
+            self._note_backend(data)
+        if self.answer_of is not None:
+            self.keeps = True
+            self.answer_of.reached.set()
+            self.answer_of = None
+        if self.proxy._stalled or self.keeps:
+            self.kept.append(data)
         elif self.peer is not None and not self.ended:
             self.peer.transport.write(data)
+
+    def _begin(self, hold: Hold, data: bytes) -> bytes:
+        """Begin to hold; return what is still to be passed on or kept."""
+        assert self.peer is not None
+        hold.end = self
+        if hold.how is How.AFTER:
+            self.peer.answer_of = hold
+            return data
+        if hold.how is How.WITHIN:
+            seen, data = data[: (at := data.index(hold.sent))], data[at:]
+            self.peer.transport.write(seen)
+        self.keeps = True
+        hold.reached.set()
+        return data
+
+    def _note_backend(self, data: bytes) -> None:
+        """Read BackendKeyData, which comes with the first answers of a server."""
+        if not self.backend and (found := _BACKEND.search(data)) is not None:
+            (self.backend,) = struct.unpack("!i", found[1])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
@@ -197,23 +304,32 @@ class _End(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.peer is not None:
-            self.peer.hold()
+            self.peer.pause()
 
     def resume_writing(self) -> None:
         if self.peer is not None and not self.proxy._stalled:
             self.peer.release()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Take nothing in."""
         self.transport.pause_reading()
 
+    def let_go(self) -> None:
+        """End what a `Hold` has begun, on both sides."""
+        for end in (self, self.peer):
+            if end is not None:
+                end.keeps, end.answer_of = False, None
+                if not self.proxy._stalled:
+                    end.release()
+
     def release(self) -> None:
-        """Pass on what was held back, and what comes."""
+        """Pass on what was kept, and what comes."""
         if self.peer is None or self.ended:
             return
-        for data in self.held:
-            self.peer.transport.write(data)
-        self.held.clear()
+        if not self.keeps:
+            for data in self.kept:
+                self.peer.transport.write(data)
+            self.kept.clear()
         self.transport.resume_reading()
 
     def reset(self) -> None:

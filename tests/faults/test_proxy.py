@@ -5,7 +5,7 @@ import threading
 import psycopg
 import pytest
 
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import How, Proxy
 
 pytestmark = pytest.mark.one_server
 
@@ -81,3 +81,23 @@ def test_a_network_stalls_at_what_a_client_sends(network, database):
         asking.join(30)
 
         assert answers[0].fetchone() == ("here",)
+
+
+@pytest.mark.parametrize("how", list(How))
+def test_a_connection_is_held_at_a_point_until_it_is_let_go(how, network, database, conn):
+    conn.execute("CREATE TABLE done (number int)")
+    point = network.hold_at(b"VALUES (2)", how=how)
+    with network.through(database).connect() as held:
+        held.execute("INSERT INTO done VALUES (1)")
+        asking = threading.Thread(target=held.execute, args=("INSERT INTO done VALUES (2)",))
+        asking.start()
+
+        assert point.wait()
+        assert point.backend == held.info.backend_pid
+        assert conn.execute("SELECT max(number) FROM done").fetchone() == (
+            (2,) if how is How.AFTER else (1,)
+        )
+
+        point.release()
+        asking.join(30)
+        assert conn.execute("SELECT max(number) FROM done").fetchone() == (2,)
