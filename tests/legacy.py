@@ -162,16 +162,16 @@ def killed_at(
     database: Database,
     where: str,
     *,
-    owner: str = "consolidation.Consolidation",
     command: str = "migrations.upgrade",
 ) -> None:
-    """Run *command* in a process of its own, which dies where *owner*'s *where* is called."""
+    """Run *command* in a process of its own, which dies where function *where* is called."""
+    owner, _, name = where.rpartition(".")
     program = (
         "import os\n"
         "from harca import consolidate, migrations\n"
-        "from harca.postgres import consolidation\n"
+        "from harca.postgres import legacy_mirror, legacy_rows, legacy_swap\n"
         "from harca.postgres.connect import database\n"
-        f"setattr({owner}, {where!r}, lambda *_, **__: os._exit(9))\n"
+        f"setattr({owner}, {name!r}, lambda *_, **__: os._exit(9))\n"
         f"{command}(database())\n"
     )
     done = subprocess.run(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from harca.errors import NothingToVerify, NotVerified, Refused, UsageError, counted
 from harca.options import check_label
-from harca.postgres import indexes
+from harca.postgres import indexes, legacy_mirror, legacy_rows, legacy_swap
 from harca.postgres.connect import Database, translated
 from harca.postgres.consolidation import Consolidation
 from harca.postgres.legacy import FORMAT, KEPT, LegacyTable, find, kept_in
@@ -139,13 +140,13 @@ def consolidate(
                 _log.info("%s is used by %s, which goes on working", table.label, dependent)
             step = _begin(conn, table, revision, given.model)
             say("bringing over %s", step.store)
-            step.mirror()
-            step.copy(lambda rows, step=step: _log.debug("%s: %d rows", step.store, rows))  # type: ignore[misc]
+            legacy_mirror.keep_in_step(step)
+            legacy_rows.copy(step, partial(_log.debug, "%s: %d rows", step.store))
             steps.append(step)
         _build_indexes(conn, progress)
         for step in steps:
             _prove(step)
-            step.swap()
+            legacy_swap.swap(step)
             _finish(step)
             say("%s", _summary(step))
         return [step.store for step in steps]
@@ -174,7 +175,7 @@ def _begin(
 
 
 def _prove(step: Consolidation) -> None:
-    left = step.repair()
+    left = legacy_rows.repair(step)
     if left:
         shown = ", ".join(f"{key} ({difference})" for key, difference in left[:_SHOWN])
         raise NotVerified(
@@ -208,7 +209,7 @@ def _reasons(step: Consolidation) -> list[tuple[str, int]]:
 
 
 def _summary(step: Consolidation) -> str:
-    counts = step.counts()
+    counts = legacy_rows.counts(step)
     text = (
         f"{step.store}: {counted(counts['new'], 'row')} of {counts['old']:,} in "
         f"vector_embeddings as {step.model_id}; a view stands for the table, kept in "
@@ -235,7 +236,7 @@ def restore(target: Database) -> list[str]:
                 hint="Nothing was changed. Let the table's owner take it back.",
             )
         for step in steps:
-            step.restore()
+            legacy_swap.restore(step)
             _log.info("%s is back in its place", step.store)
         if steps:
             _build_indexes(conn, lambda message: None)
@@ -328,7 +329,7 @@ def verify(conn: psycopg.Connection[Any], store: str) -> Verification:
     step = next((one for one in _noted(conn) if one.store == store), None)
     if step is None:
         raise NothingToVerify(f"{store} was never brought over, or is back in its place")
-    differences = step.differences()
+    differences = legacy_rows.differences(step)
     outcome = Verification(store, mismatch_count=len(differences))
     outcome.mismatches = [
         Mismatch(key, difference, f"against {step.table.label}")

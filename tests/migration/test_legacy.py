@@ -352,7 +352,16 @@ def test_a_writer_loses_nothing_and_meets_no_error(app, alembic, empty_database)
         assert len(mirrored(app, f"public.{name}")) == len(there)
 
 
-@pytest.mark.parametrize("where", ["copy", "_mend", "repair", "_create_back", "counts"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "legacy_rows.copy",
+        "legacy_rows._mend",
+        "legacy_rows.repair",
+        "legacy_mirror.create_back",
+        "legacy_rows.counts",
+    ],
+)
 @pytest.mark.parametrize("after", ["upgrade", "downgrade"])
 def test_an_interruption_leaves_the_application_working(where, after, app, alembic, empty_database):
     legacy.create(app, EMBEDDINGS["jsonb and vector"], CODE_VECTORS["imported"])
@@ -361,7 +370,7 @@ def test_an_interruption_leaves_the_application_working(where, after, app, alemb
         insert_code(app, f"text {n}", unit(n))
     alembic("upgrade", BEFORE)
     dump = schema_dump(empty_database)
-    if where == "_mend":
+    if where == "legacy_rows._mend":
         with pytest.raises(AssertionError):  # nothing to mend: it is not come to
             killed_at(empty_database, where)
         alembic("downgrade", BEFORE)

@@ -93,7 +93,7 @@ def test_a_resumed_consolidation_keeps_its_label(app, alembic, empty_database, m
     alembic("upgrade", BEFORE)
     with monkeypatch.context() as patch:
         patch.setenv("HARCA_LEGACY_MODEL", "ada")
-        killed_at(empty_database, "repair")
+        killed_at(empty_database, "legacy_rows.repair")
 
     said = alembic("upgrade", "head")
 
@@ -107,7 +107,7 @@ def test_an_interrupted_downgrade_is_made_good_by_the_next_upgrade(
     legacy.create(app, CODE_VECTORS["setup script"])
     insert_code(app, "text", unit(1))
     alembic("upgrade", "head")
-    killed_at(empty_database, "_delete_rows", command="consolidate.restore")
+    killed_at(empty_database, "legacy_swap._delete_rows", command="consolidate.restore")
     insert_code(app, "meanwhile", unit(2))
 
     alembic("upgrade", "head")
@@ -124,7 +124,7 @@ def test_an_upgrade_killed_just_before_its_end_is_finished_by_the_next(
     legacy.create(app, CODE_VECTORS["setup script"])
     insert_code(app, "text", unit(1))
     alembic("upgrade", BEFORE)
-    killed_at(empty_database, "_finish", owner="consolidate")
+    killed_at(empty_database, "consolidate._finish")
 
     alembic("upgrade", "head")
 
@@ -284,7 +284,7 @@ def test_a_table_rewritten_before_resuming_is_copied_anew(app, alembic, empty_da
     app.execute(MANY, [1536])
     app.execute("DELETE FROM code_vectors WHERE content::int % 3 = 0")
     alembic("upgrade", BEFORE)
-    killed_at(empty_database, "repair")
+    killed_at(empty_database, "legacy_rows.repair")
     app.execute("VACUUM FULL code_vectors")
 
     alembic("upgrade", "head")
@@ -299,7 +299,7 @@ def test_copy_and_truncate_between_copy_and_swap_are_followed(app, alembic, empt
     legacy.create(app, CODE_VECTORS["setup script"])
     insert_code(app, "old", unit(1))
     alembic("upgrade", BEFORE)
-    killed_at(empty_database, "repair")
+    killed_at(empty_database, "legacy_rows.repair")
 
     app.execute("TRUNCATE code_vectors")
     assert mirrored(app, STORE) == {}
