@@ -13,8 +13,9 @@ import pyarrow as pa  # type: ignore[import-untyped]  # it ships no types
 
 from harca.model import Item
 from harca.readers.base import Defaults, FieldNames
-from harca.readers.fields import SAMPLE, FieldMap, plain_json
+from harca.readers.fields import SAMPLE, FieldMap
 from harca.readers.files import as_payload, short
+from harca.readers.values import plain_json
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 8 << 20

@@ -14,8 +14,9 @@ from typing import Any
 
 from harca.errors import LfsPointer, SourceError
 from harca.readers.blobs import sounds_like_vectors
-from harca.readers.fields import MODEL_NAMES, key_of, plain_name
+from harca.readers.fields import MODEL_NAMES, plain_name
 from harca.readers.files import exact_json, head, printable, read_file
+from harca.readers.values import key_of
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".txt", ".csv", ".tsv")
 # What such a file is called, and what its entries are called as a field; the first are texts.

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from harca.readers.fields import is_vector
 from harca.readers.files import exact_json
 from harca.readers.npy import array_in, read_header
 from harca.readers.pickles import plain, unpickle
+from harca.readers.values import is_vector
 
 NPY, PICKLE, JSON = "npy", "pickle", "json"
 

@@ -28,11 +28,12 @@ from harca.normalize import BadValue
 from harca.readers import chroma_log, chroma_tables
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.chroma_tables import Collection, Row
-from harca.readers.fields import free_name, plain_json
+from harca.readers.fields import free_name
 from harca.readers.files import as_payload, head, origin_of, read_file
 from harca.readers.hnsw_file import HnswFile
 from harca.readers.pickles import Kept, unpickle
 from harca.readers.sqlite_file import connect, is_sqlite, refusal
+from harca.readers.values import plain_json
 
 FORMAT = "chroma"
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from harca.errors import counted
 from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, StoreReader
-from harca.readers.fields import SAMPLE, FieldMap, is_vector
+from harca.readers.fields import SAMPLE, FieldMap
 from harca.readers.files import (
     as_payload,
     files_at,
@@ -28,6 +28,7 @@ from harca.readers.files import (
     read_file,
     size_of,
 )
+from harca.readers.values import is_vector
 
 FORMAT = "csv"
 

@@ -5,24 +5,28 @@ use and by what the first records hold. `inspect` shows what was found; the oper
 names come first.
 """
 
-import base64
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
 from functools import partial
 from typing import Any
-from uuid import UUID
-
-import numpy as np
 
 from harca.errors import UsageError
 from harca.model import Item, Warn
 from harca.readers.base import Defaults, FieldNames
-from harca.readers.files import as_payload, exact_json
+from harca.readers.files import as_payload
+from harca.readers.values import (
+    is_long_vector,
+    is_object,
+    is_text,
+    is_time,
+    is_vector,
+    key_of,
+    object_from_text,
+    plain_json,
+    time_of,
+    vector_from_text,
+)
 
 SAMPLE = 50
 """How many records are looked at before the first one is read."""
@@ -67,13 +71,6 @@ EXPORTED = frozenset(
 )
 _STORE = "store"  # beside them, if the rows are of several
 
-_SEPARATORS = re.compile(r"[\s,;]+")
-_WRAPPED = re.compile(
-    r"(?:np\.|numpy\.)?(?:array|tensor)\((?P<inside>.*?)(?:,\s*dtype=.*)?\)", re.S
-)
-_OPENINGS = ("[", "{", "(", "array(", "tensor(", "np.array(", "numpy.array(")
-_LONGEST_VECTOR_TEXT = 4 << 20  # 16,000 components of at most 25 characters, with room
-
 
 def plain_name(name: str) -> str:
     return re.sub(r"(?<=.)[_\-\s]", "", name.lower())
@@ -107,13 +104,13 @@ class FieldMap:
         self._defaults, self._missing_is_nan = defaults, missing_is_nan
         given = defaults.fields
         seen = _Seen(sample)
-        self.metadata = seen.given("metadata", given.metadata) or seen.first(_METADATA, _is_object)
+        self.metadata = seen.given("metadata", given.metadata) or seen.first(_METADATA, is_object)
         self.vector = seen.given("vector", given.vector) or seen.vector()
         taken = {self.metadata, self.vector}
         self.id = seen.given("id", given.id) or seen.id(_IDS, without=taken)
         self.text = seen.given("text", given.text) or seen.text(_TEXTS, without=taken | {self.id})
-        self.model = seen.given("model", given.model) or seen.first(MODEL_NAMES, _is_text)
-        self.created = seen.given("created", given.created) or seen.first(_CREATED, _is_time)
+        self.model = seen.given("model", given.model) or seen.first(MODEL_NAMES, is_text)
+        self.created = seen.given("created", given.created) or seen.first(_CREATED, is_time)
         self._is_export = (
             set(seen.names) - {_STORE} == EXPORTED and replace(given, records=None) == FieldNames()
         )
@@ -187,7 +184,7 @@ class FieldMap:
             vector=vector,
             metadata=self._metadata(rest),
             model_id=self._defaults.model_id if label is None and model is None else label or model,
-            created_at=_time(created),
+            created_at=time_of(created),
             source=source,
             origin=origin,
             payload=payload or partial(as_payload, plain_json(row), b""),
@@ -299,7 +296,7 @@ class _Seen:
                     return name
         for names in (self.names, nested):
             for name in names:
-                if self.any_is(name, _is_long_vector):
+                if self.any_is(name, is_long_vector):
                     return name
         return None
 
@@ -317,13 +314,13 @@ class _Seen:
         """Return the field with the texts: a known name, in an object too, or the only one."""
         for names in (self.names, self._nested()):
             for name in self._candidates(wanted, names):
-                if name not in without and self.any_is(name, _is_text):
+                if name not in without and self.any_is(name, is_text):
                     return name
         texts = [
             name
             for name in self.names
             if name not in without
-            and self.any_is(name, _is_text)
+            and self.any_is(name, is_text)
             and plain_name(name) not in (*_NO_TEXTS, *_CREATED)
             and not _REFERENCE.search(name)
         ]
@@ -353,150 +350,6 @@ def _take(row: dict[str, Any], name: str | None) -> Any:
         return None
     row[outer] = dict(value)
     return _take(row[outer], inner)
-
-
-def is_vector(value: Any) -> bool:
-    """Say whether *value* can be a vector, whatever its field is called."""
-    if isinstance(value, np.ndarray):
-        return value.ndim == 1 and value.dtype.kind in "fiu" and value.size > 0
-    if isinstance(value, list):
-        return bool(value) and all(
-            isinstance(one, int | float) and not isinstance(one, bool) for one in value[:64]
-        )
-    return _is_vector_text(value)
-
-
-def _is_vector_text(value: Any) -> bool:
-    if not isinstance(value, str) or not value.lstrip().startswith(_OPENINGS):
-        return False
-    numbers = vector_from_text(value)
-    return isinstance(numbers, list) and bool(numbers)
-
-
-def _is_long_vector(value: Any) -> bool:
-    """Say whether *value* is a vector and hardly anything else, in a field of any name."""
-    if not is_vector(value):
-        return False
-    numbers = vector_from_text(value) if isinstance(value, str) else value
-    return len(numbers) >= 8 and any(
-        float(one) != int(one) for one in numbers if math.isfinite(one)
-    )
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and not _is_vector_text(value)
-
-
-def _is_object(value: Any) -> bool:
-    if isinstance(value, str | bytes):
-        return isinstance(object_from_text(value), Mapping)
-    return isinstance(value, Mapping)
-
-
-def _is_time(value: Any) -> bool:
-    return _time(value) is not None
-
-
-def vector_from_text(value: str) -> Any:
-    """Return a vector that stands in a string as a list, or *value* if it is none.
-
-    Takes JSON, Python's and NumPy's way of printing, and PostgreSQL's. NumPy leaves out the
-    middle of a long array (``...``): then there is no vector any more.
-    """
-    text = value.strip()
-    if len(text) > _LONGEST_VECTOR_TEXT:
-        return value
-    if wrapped := _WRAPPED.fullmatch(text):
-        text = wrapped["inside"].strip()
-    if text[:1] + text[-1:] not in ("[]", "{}", "()"):
-        return value
-    try:
-        return _numbers(json.loads(text)) if text[0] == "[" else _split(text)
-    except (ValueError, RecursionError):
-        try:
-            return _split(text)
-        except ValueError:
-            return value
-
-
-def _numbers(value: Any) -> list[Any]:
-    if isinstance(value, list) and not any(isinstance(one, list | dict | str) for one in value):
-        return value
-    raise ValueError("not a list of numbers")
-
-
-def _split(text: str) -> list[float]:
-    inside = text[1:-1].strip(" \t\r\n,")
-    return [float(part) for part in _SEPARATORS.split(inside)] if inside else []
-
-
-def object_from_text(value: str | bytes) -> Any:
-    """Return the object that stands in a string, or *value* if there is none."""
-    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    if not data.lstrip().startswith(b"{"):
-        return value
-    try:
-        return exact_json(data)
-    except (ValueError, RecursionError):
-        return value
-
-
-def key_of(value: Any, position: str) -> Any:
-    """Return an id as a key: numbers and UUIDs as text; the *position* if there is none."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        return position
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | np.integer | UUID):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, Mapping) and isinstance(value.get("$oid"), str):
-        return value["$oid"]  # MongoDB's extended JSON
-    return value
-
-
-def _time(value: Any) -> Any:
-    """Return a time; of a number, seconds or milliseconds since 1970 if it can be either."""
-    if isinstance(value, datetime):
-        return value
-    if isinstance(value, date):
-        return datetime.combine(value, time(), UTC)
-    if isinstance(value, str):
-        try:
-            datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        for per_second in (1, 1000):
-            if 1e9 <= value / per_second < 4e9:  # 2001 to 2096
-                return datetime.fromtimestamp(value / per_second, UTC)
-    return None
-
-
-def plain_json(value: Any, *, missing_is_nan: bool = False) -> Any:
-    """Return *value* with what JSON has no word for spelled out: dates, bytes, decimals."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return None if missing_is_nan and math.isnan(value) else value
-    convert = partial(plain_json, missing_is_nan=missing_is_nan)
-    if isinstance(value, Mapping):
-        return {str(name): convert(one) for name, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [convert(one) for one in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return convert(value.tolist())
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Decimal | UUID):
-        return str(value)
-    return value  # normalize says what is wrong with it
 
 
 def free_name(fields: Mapping[str, Any], name: str) -> str:

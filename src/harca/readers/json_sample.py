@@ -13,9 +13,10 @@ from typing import Any
 
 from harca.errors import UsageError
 from harca.readers.base import Defaults
-from harca.readers.fields import MODEL_NAMES, SAMPLE, FieldMap, field_of, is_vector, plain_name
+from harca.readers.fields import MODEL_NAMES, SAMPLE, FieldMap, field_of, plain_name
 from harca.readers.files import exact_json, open_binary
 from harca.readers.json_stream import Damaged, Scanner
+from harca.readers.values import is_vector
 
 # The first part that is looked at, and how much more if no vector is in it.
 _PARTS = (1 << 20, 32 << 20, 256 << 20)

@@ -15,9 +15,10 @@ from harca.errors import SourceError, counted
 from harca.model import Item, Reason, Rejection, Warn
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.faiss_file import FaissIndex, is_faiss, open_index
-from harca.readers.fields import free_name, key_of, plain_json
+from harca.readers.fields import free_name
 from harca.readers.files import as_payload, head, origin_of, printable, read_file, size_of
 from harca.readers.pickles import Kept, NotAllowed, plain, unpickle
+from harca.readers.values import key_of, plain_json
 
 FORMAT = "langchain-faiss"
 

@@ -26,9 +26,10 @@ from harca.model import Item, Reader, Reason, Rejection
 from harca.readers.base import Defaults, Several, StoreReader
 from harca.readers.beside import Beside, Column, beside, is_texts, name_of
 from harca.readers.blobs import sounds_like_vectors
-from harca.readers.fields import MODEL_NAMES, POSITION, SAMPLE, FieldMap, plain_json, plain_name
+from harca.readers.fields import MODEL_NAMES, POSITION, SAMPLE, FieldMap, plain_name
 from harca.readers.files import as_payload, head, open_binary, origin_of, printable, size_of, walk
 from harca.readers.npy import MAGIC, Header, array_in, read_header
+from harca.readers.values import plain_json
 
 FORMAT = "numpy"
 

@@ -24,11 +24,12 @@ from harca.model import Item, Reader, Reason, Rejection
 from harca.readers import vec0
 from harca.readers.base import Defaults, FieldNames, Several, StoreReader
 from harca.readers.blobs import sounds_like_vectors
-from harca.readers.fields import POSITION, SAMPLE, FieldMap, field_of, free_name, plain_json
+from harca.readers.fields import POSITION, SAMPLE, FieldMap, field_of, free_name
 from harca.readers.files import as_payload, origin_of, printable, size_of, walk
 from harca.readers.sqlite_file import DAMAGE, connect, is_sqlite, refusal
 from harca.readers.sqlite_joins import Chosen, choose
 from harca.readers.sqlite_tables import Database, Table, decoded
+from harca.readers.values import plain_json
 from harca.readers.vec0 import Problem, Vec0, quoted
 
 FORMAT = "sqlite"

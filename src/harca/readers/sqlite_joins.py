@@ -17,9 +17,10 @@ from harca.errors import EmptyStore, SourceError
 from harca.readers import vec0
 from harca.readers.base import Defaults
 from harca.readers.blobs import sounds_like_vectors
-from harca.readers.fields import SAMPLE, FieldMap, vector_from_text
+from harca.readers.fields import SAMPLE, FieldMap
 from harca.readers.files import printable
 from harca.readers.sqlite_tables import Database, Table, decoded
+from harca.readers.values import vector_from_text
 from harca.readers.vec0 import Problem, Vec0, quoted
 
 _EQUAL_ROWS = 5

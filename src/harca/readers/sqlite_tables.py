@@ -14,8 +14,9 @@ from typing import Any
 from harca.readers import vec0
 from harca.readers.base import Defaults
 from harca.readers.blobs import kind_of, sounds_like_vectors, vector_from
-from harca.readers.fields import SAMPLE, FieldMap, object_from_text
+from harca.readers.fields import SAMPLE, FieldMap
 from harca.readers.sqlite_file import DAMAGE
+from harca.readers.values import object_from_text
 from harca.readers.vec0 import Vec0, quoted
 
 _SAMPLED_ROWS = 2_000

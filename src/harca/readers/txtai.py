@@ -25,10 +25,11 @@ from harca.model import Item, Reason, Rejection, Warn
 from harca.readers import msgpack
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.faiss_file import is_faiss, open_index
-from harca.readers.fields import free_name, key_of, plain_json
+from harca.readers.fields import free_name
 from harca.readers.files import as_payload, exact_json, head, printable, read_file, size_of
 from harca.readers.pickles import NotAllowed, unpickle
 from harca.readers.sqlite_file import connect, is_sqlite, refusal
+from harca.readers.values import key_of, plain_json
 
 FORMAT = "txtai"
 

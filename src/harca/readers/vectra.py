@@ -19,7 +19,7 @@ from typing import Any
 
 from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, StoreReader
-from harca.readers.fields import SAMPLE, FieldMap, key_of
+from harca.readers.fields import SAMPLE, FieldMap
 from harca.readers.files import (
     as_payload,
     exact_json,
@@ -31,6 +31,7 @@ from harca.readers.files import (
     size_of,
 )
 from harca.readers.json_stream import Damaged, Scanner, damage, elements_at
+from harca.readers.values import key_of
 
 FORMAT = "vectra"
 
