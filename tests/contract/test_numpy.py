@@ -14,7 +14,7 @@ from harca.errors import EmptyStore, HarcaError, LfsPointer, SourceError
 from harca.load import Intake
 from harca.model import Item, Record, Rejection, Warn
 from harca.options import LoadOptions
-from harca.readers import numpy_files
+from harca.readers import numpy_arrays
 from harca.readers.base import Defaults, FieldNames, open_store
 from tests.conftest import SHARED
 from tests.unit.memory_target import STARTED
@@ -49,7 +49,7 @@ def save(path, values, dtype=np.float32, order="C"):
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8", ">f8", "<i2", ">i8", "u1", "g"])
 @pytest.mark.parametrize("suffix", ["npy", "npz", "compressed"])
 def test_every_kind_of_number_and_order_is_read(dtype, order, suffix, tmp_path, monkeypatch):
-    monkeypatch.setattr(numpy_files, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(numpy_arrays, "BLOCK_BYTES", 2000)
     dice = np.random.default_rng(1)
     values = np.asarray(dice.integers(0, 100, (70, 40)), dtype=dtype, order=order)
     path = tmp_path / f"v.{suffix.replace('compressed', 'npz')}"
@@ -317,7 +317,7 @@ def test_a_header_that_promises_too_much_allocates_nothing(shape, order, tmp_pat
 
 
 def test_an_archive_that_blows_up_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(numpy_files, "_SMALL_BYTES", 1 << 20)
+    monkeypatch.setattr(numpy_arrays, "_SMALL_BYTES", 1 << 20)
     path = tmp_path / "v.npz"
     np.savez_compressed(path, v=np.zeros((1 << 10, 1 << 9), np.float32))
 

@@ -1,25 +1,17 @@
 """Vectors in NumPy's files: ``.npy`` and ``.npz``, with their texts in files beside them.
 
-Formats: `harca.readers.npy`; ``.npz`` is a ZIP file of ``.npy``. The arrays are read block by
-block and never as a whole. Arrays of objects are pickles and are not read.
+Arrays of objects are pickles and are not read.
 """
 
-import os
 import re
-import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harca.errors import EmptyStore, SourceError
 from harca.model import Item, Reader, Reason, Rejection
@@ -27,65 +19,33 @@ from harca.readers.base import Defaults, Several, StoreReader
 from harca.readers.beside import Beside, Column, beside, is_texts, name_of
 from harca.readers.blobs import sounds_like_vectors
 from harca.readers.fields import MODEL_NAMES, POSITION, SAMPLE, FieldMap, plain_name
-from harca.readers.files import as_payload, head, open_binary, origin_of, printable, size_of, walk
-from harca.readers.npy import MAGIC, Header, array_in, read_header
+from harca.readers.files import as_payload, origin_of, printable, size_of, walk
+from harca.readers.npy import array_in
+from harca.readers.numpy_arrays import (
+    BLOCK_BYTES,
+    DAMAGE,
+    Array,
+    arrays_in,
+    arrays_in_folder,
+    damaged,
+    opened,
+    rows_of,
+)
 from harca.readers.values import plain_json
 
 FORMAT = "numpy"
 
-_BLOCK_BYTES = 1 << 20
 _MOST_SIDE_BYTES = 1 << 30
-_MOST_RATIO = 200  # of what deflate makes of texts and numbers; zeros give 1,000
-_SMALL_BYTES = 1 << 30
 _LEAST_DIMS = 2
-_ZIP = b"PK\x03\x04"
 _VECTOR = "(array)"  # no name that a field beside it has
-_DAMAGE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Array:
-    """An array in a file.
-
-    Attributes:
-        member: Its name in the ``.npz``; None in a ``.npy``.
-    """
-
-    file: Path
-    member: str | None
-    header: Header
-
-    @property
-    def name(self) -> str:
-        return printable(self.file.name if self.member is None else self.member)
-
-    @property
-    def stem(self) -> str:
-        return self.file.stem if self.member is None else self.member.removesuffix(".npy")
-
-    @property
-    def shape(self) -> str:
-        return f"{self.header.dtype} of shape {self.header.shape}"
-
-    @property
-    def is_numbers(self) -> bool:
-        return self.header.dtype.kind in "fiu" and self.header.dtype.itemsize <= 16
-
-    @property
-    def rows(self) -> int:
-        return self.header.shape[0] if len(self.header.shape) == 2 else 1
-
-    @property
-    def dims(self) -> int:
-        return self.header.shape[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """The arrays of one folder: those with vectors, and those that say what the rows are."""
 
-    vectors: list[_Array]
-    others: list[_Array]
+    vectors: list[Array]
+    others: list[Array]
 
 
 def open_path(path: Path, defaults: Defaults) -> Reader | None:
@@ -96,14 +56,14 @@ def open_path(path: Path, defaults: Defaults) -> Reader | None:
         SourceError: What is there is no array of vectors, or which one is cannot be told.
     """
     if not path.is_dir():
-        arrays = _arrays(path)
+        arrays = arrays_in(path)
         if arrays is None:
             return None
         chosen = _choose(path, arrays, defaults)
         # What says what the rows are may lie beside a file that is given by itself.
         beside_it = [
             one
-            for one in _in_folder(path.parent)
+            for one in arrays_in_folder(path.parent)
             if one.file != path and one.member is None and len(one.header.shape) < 2
         ]
         chosen = replace(chosen, others=chosen.others + beside_it)
@@ -115,7 +75,7 @@ def open_path(path: Path, defaults: Defaults) -> Reader | None:
     for folder, names in walk(path):
         if not any(name.lower().endswith((".npy", ".npz")) for name in names):
             continue
-        arrays = _in_folder(folder)
+        arrays = arrays_in_folder(folder)
         if not arrays:
             continue
         try:
@@ -129,76 +89,7 @@ def open_path(path: Path, defaults: Defaults) -> Reader | None:
     return Several(found) if len(found) > 1 else next(iter(found.values()), None)
 
 
-def _in_folder(folder: Path) -> list[_Array]:
-    """Return the arrays in the files of a folder, in the natural order of their names."""
-    files = [one for one in folder.iterdir() if one.suffix.lower() in (".npy", ".npz")]
-    found = []
-    for file in sorted(files, key=lambda one: _natural(one.name)):
-        found += _arrays(file) or []
-    return found
-
-
-def _natural(name: str) -> list[Any]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
-def _arrays(file: Path) -> list[_Array] | None:
-    """Return the arrays in a file; None if it is neither ``.npy`` nor ``.npz``.
-
-    Raises:
-        LfsPointer: Git LFS left a pointer in its place.
-        SourceError: It is damaged.
-    """
-    start = head(file, len(MAGIC))
-    if start.startswith(MAGIC):
-        try:
-            with open_binary(file) as stream:
-                header = read_header(stream)
-        except ValueError as exc:
-            raise _damaged(file, exc) from exc
-        return [_Array(file, None, header)]
-    if not start.startswith(_ZIP):
-        return None
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if not members or not all(one.filename.endswith(".npy") for one in members):
-                return None
-            found = []
-            for member in members:
-                _refuse_bomb(file, member)
-                with archive.open(member) as inside:
-                    header = read_header(cast(BinaryIO, inside))
-                if header.offset + header.bytes != member.file_size and not header.dtype.hasobject:
-                    raise ValueError(
-                        f"{member.filename} has {member.file_size} bytes, expected "
-                        f"{header.offset + header.bytes}"
-                    )
-                found.append(_Array(file, member.filename, header))
-            return found
-    except _DAMAGE as exc:
-        if file.suffix.lower() != ".npz":
-            return None
-        raise _damaged(file, exc) from exc
-
-
-def _refuse_bomb(file: Path, member: zipfile.ZipInfo) -> None:
-    if member.file_size > _SMALL_BYTES and member.file_size > _MOST_RATIO * member.compress_size:
-        raise SourceError(
-            f'"{printable(str(file))}" has {member.file_size} bytes of {member.filename} packed in '
-            f"{member.compress_size}, expected no more than {_MOST_RATIO} times as many",
-            hint="If it is meant so, unpack it first.",
-        )
-
-
-def _damaged(file: Path, found: Exception) -> SourceError:
-    return SourceError(
-        f'"{printable(str(file))}" cannot be read as {file.suffix.lower() or ".npy"}: {found}',
-        hint="Copy it again, or restore it from a backup.",
-    )
-
-
-def _choose(where: Path, arrays: list[_Array], defaults: Defaults) -> _Chosen:
+def _choose(where: Path, arrays: list[Array], defaults: Defaults) -> _Chosen:
     """Return the arrays with vectors: those of one width, or the one that the operator names."""
     records = defaults.fields.records
     if records is not None:
@@ -229,7 +120,7 @@ def _choose(where: Path, arrays: list[_Array], defaults: Defaults) -> _Chosen:
         for one in arrays
         if one.header.dtype.kind == "f" and len(one.header.shape) == 1 and one.dims >= _LEAST_DIMS
     ]
-    groups: dict[int, list[_Array]] = {}
+    groups: dict[int, list[Array]] = {}
     for one in flat:
         groups.setdefault(one.dims, []).append(one)
     if len(groups) > 1:
@@ -256,7 +147,7 @@ def _choose(where: Path, arrays: list[_Array], defaults: Defaults) -> _Chosen:
     raise EmptyStore(str(where), found=f"arrays that are no vectors: {listed}")
 
 
-def _not_vectors(where: Path, array: _Array) -> SourceError:
+def _not_vectors(where: Path, array: Array) -> SourceError:
     if array.header.dtype.hasobject:
         return SourceError(
             f'"{printable(str(where))}" holds an array of objects, which is a pickle and not read',
@@ -297,7 +188,7 @@ class NumpyReader(StoreReader):
         for array, found, start in self._with_beside():
             yield from self._array(array, found, start)
 
-    def _with_beside(self) -> Iterator[tuple[_Array, Beside, int]]:
+    def _with_beside(self) -> Iterator[tuple[Array, Beside, int]]:
         """Yield each array with what belongs to its rows, and where in that they begin."""
         vectors = self._chosen.vectors
         if len(vectors) > 1:
@@ -349,7 +240,7 @@ class NumpyReader(StoreReader):
                     "strangers can run programs when NumPy loads it.",
                 )
 
-    def _column(self, array: _Array) -> Column | None:
+    def _column(self, array: Array) -> Column | None:
         """Return an array that has a value for each row; None if it is something else."""
         header = array.header
         if header.dtype.hasobject:
@@ -363,10 +254,10 @@ class NumpyReader(StoreReader):
             self.notes.left_out.append((array.name, array.shape))
             return None
         try:
-            with _opened(array) as file:
+            with opened(array) as file:
                 values = array_in(file.read(header.offset + header.bytes), header).tolist()
-        except _DAMAGE as exc:
-            raise _damaged(array.file, exc) from exc
+        except DAMAGE as exc:
+            raise damaged(array.file, exc) from exc
         if header.dtype.kind == "S":
             values = [one.decode("utf-8", "surrogateescape") for one in values]
         return Column(array.name, name_of(array.stem), values)
@@ -376,21 +267,21 @@ class NumpyReader(StoreReader):
         for one in self._chosen.others:
             header = one.header
             named = header.shape == () and header.dtype.kind == "U"
-            if named and header.bytes <= _BLOCK_BYTES and plain_name(one.stem) in MODEL_NAMES:
-                with _opened(one) as file:
+            if named and header.bytes <= BLOCK_BYTES and plain_name(one.stem) in MODEL_NAMES:
+                with opened(one) as file:
                     return str(array_in(file.read(header.offset + header.bytes), header)[()])
         return None
 
-    def _array(self, array: _Array, found: Beside, start: int) -> Iterator[Item | Rejection]:
+    def _array(self, array: Array, found: Beside, start: int) -> Iterator[Item | Rejection]:
         origin = origin_of(array.file, self.path)
         several = len(self._chosen.vectors) > 1
         where = f"{origin}/{array.stem}" if several and array.member is not None else origin
         fields = self._fields(array, found, start)
-        rows, model = _rows(array), found.model or self._model()
+        rows, model = rows_of(array), found.model or self._model()
         for at in count():
             try:
                 vector = next(rows, None)
-            except _DAMAGE as exc:
+            except DAMAGE as exc:
                 yield Rejection(where, Reason.UNPARSABLE, f"behind row {at} of {array.rows}: {exc}")
                 return
             if vector is None:
@@ -409,7 +300,7 @@ class NumpyReader(StoreReader):
                 item = replace(item, key=f"{where}#{item.key}")
             yield item
 
-    def _fields(self, array: _Array, found: Beside, start: int) -> FieldMap:
+    def _fields(self, array: Array, found: Beside, start: int) -> FieldMap:
         names = replace(self.defaults.fields, vector=_VECTOR, records=None)
         sample = [
             {_VECTOR: np.zeros(1), **found.row(start + at)} for at in range(min(array.rows, SAMPLE))
@@ -422,84 +313,6 @@ class NumpyReader(StoreReader):
         if fields.id == POSITION:
             self.notes.fields["store_key"] = "position"
         return fields
-
-
-@contextmanager
-def _opened(array: _Array) -> Iterator[BinaryIO]:
-    """Open what the array is in; its header comes first."""
-    if array.member is None:
-        with open_binary(array.file) as file:
-            yield file
-        return
-    with zipfile.ZipFile(array.file) as archive, archive.open(array.member) as inside:
-        yield cast(BinaryIO, inside)
-
-
-def _rows(array: _Array) -> Iterator[NDArray[Any]]:
-    """Yield the rows as floats.
-
-    Raises:
-        ValueError: The file ends early. Other errors of `_DAMAGE` likewise.
-    """
-    header, shape = array.header, (array.rows, array.dims)
-    width = header.dtype.itemsize * array.dims
-    wide = np.float32 if header.dtype.itemsize <= 4 and header.dtype.kind == "f" else np.float64
-    with _opened(array) as file:
-        if header.by_columns and len(header.shape) == 2:
-            blocks = _by_columns(array, file)
-        else:
-            blocks = _by_rows(file, header.offset, array.rows, width)
-        for block in blocks:
-            part = np.frombuffer(block, header.dtype).reshape(-1, shape[1])
-            for row in part:
-                yield row.astype(wide)  # a copy, which does not keep the block
-
-
-def _by_rows(file: BinaryIO, offset: int, rows: int, width: int) -> Iterator[bytes]:
-    file.read(offset)
-    left, per_block = rows, max(1, _BLOCK_BYTES // width)
-    while left:
-        wanted = min(left, per_block) * width
-        block = _read_up_to(file, wanted)
-        whole = len(block) // width
-        if whole:
-            yield block[: whole * width]
-        left -= whole
-        if len(block) < wanted:
-            raise ValueError(f"the file ends {left} rows early")
-
-
-def _read_up_to(file: BinaryIO, size: int) -> bytes:
-    """Read *size* bytes, or to the end; allocates no more than there is."""
-    parts = []
-    while size and (part := file.read(min(size, _BLOCK_BYTES))):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _by_columns(array: _Array, file: BinaryIO) -> Iterator[bytes]:
-    """Yield blocks of rows of an array that is stored by columns."""
-    header, step = array.header, array.header.dtype.itemsize
-    with ExitStack() as stack:
-        if array.member is not None:
-            # The first row is complete only at the end of the stream.
-            unpacked = stack.enter_context(TemporaryFile(prefix="harca-"))
-            shutil.copyfileobj(file, unpacked)
-            unpacked.flush()
-            file = unpacked
-        descriptor = file.fileno()
-        if os.fstat(descriptor).st_size < header.offset + header.bytes:
-            raise ValueError("the file ends early, and it is stored by columns: no row is whole")
-        per_block = max(1, _BLOCK_BYTES * 8 // (step * array.dims))
-        for first in range(0, array.rows, per_block):
-            rows = min(per_block, array.rows - first)
-            places = (column * array.rows + first for column in range(array.dims))
-            columns = [
-                os.pread(descriptor, rows * step, header.offset + at * step) for at in places
-            ]
-            part = np.frombuffer(b"".join(columns), header.dtype).reshape(array.dims, rows)
-            yield part.T.tobytes()
 
 
 def _payload(row: dict[str, Any]) -> bytes:
