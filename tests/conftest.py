@@ -249,8 +249,9 @@ def run_harca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as ended:
                 cli.main()
-        logging.getLogger().setLevel(logging.WARNING)  # what -v changed
-        logging.getLogger("sqlalchemy.engine").setLevel(logging.NOTSET)
+        logging.getLogger().setLevel(logging.WARNING)
+        for name in ("harca", "alembic", "psycopg", "sqlalchemy.engine"):  # what -v changed
+            logging.getLogger(name).setLevel(logging.NOTSET)
         code = ended.value.code
         assert isinstance(code, int)
         return Ran(code, *capsys.readouterr())

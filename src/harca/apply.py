@@ -13,6 +13,8 @@ from harca.migrations import DATA
 from harca.options import LoadOptions
 from harca.pins import Pins, require_as_planned
 from harca.postgres.connect import Database
+from harca.readers.staging import shown
+from harca.redact import redacted
 
 # The one that comes with harca: its store is named where it is run, not in its file.
 FIRST = "7d3e5a1f0c84"
@@ -39,6 +41,11 @@ class Step:
     passed_over: bool
     done: Migration | None = None
 
+    @property
+    def shown_store(self) -> str | None:
+        """Where its store is, for people: of an address, without password and query."""
+        return None if self.store is None else shown(self.store)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the step as ``--json`` shows it."""
         pins, run = None, None
@@ -54,7 +61,7 @@ class Step:
         return {
             "revision": self.revision,
             "message": self.message,
-            "store": self.store,
+            "store": self.shown_store,
             "passed_over": self.passed_over,
             "options": dict(self.options),
             "pins": pins,
@@ -143,7 +150,7 @@ def _place(given: str, files: list[Script]) -> tuple[str, str]:
     if len(found) != 1 or not path:
         listed = ", ".join(file.revision for file in files) or "none"
         raise UsageError(
-            f'--store is "{given}", expected REVISION=PATH with a pending revision',
+            f'--store is "{redacted(given)}", expected REVISION=PATH with a pending revision',
             hint=f"Pending: {listed}. `harca load --dry-run` lists them with their stores.",
         )
     return found[0], path

@@ -21,6 +21,7 @@ import orjson
 from harca.errors import HarcaError, Refused, UsageError
 from harca.migrate import Unwatched, Watcher
 from harca.model import Space
+from harca.options import check_folder
 from harca.postgres import export as table
 from harca.postgres.connect import Database, translated
 from harca.postgres.export import Part, Row
@@ -82,7 +83,7 @@ def export(
 
     Raises:
         Refused: There is something in *folder*.
-        UsageError: No row is asked for.
+        UsageError: No row is asked for, or *folder* is an address.
         HarcaError: A library is missing, the disk is full, or PostgreSQL says no.
     """
     if format is not Format.JSONL and find_spec("pyarrow") is None:
@@ -90,6 +91,7 @@ def export(
             f"{format} is written with pyarrow, which is not installed",
             hint='Install it with `pip install "harca[parquet]"`, or use --format jsonl.',
         )
+    check_folder(folder)
     _refuse_if_used(folder)
     watcher = watcher or Unwatched()
     with translated(), target.connect(autocommit=False) as conn:

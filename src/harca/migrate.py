@@ -19,7 +19,7 @@ from harca.postgres.legacy import FORMAT
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run, lock_store
 from harca.readers.base import open_store
-from harca.readers.staging import address, staged
+from harca.readers.staging import address, shown, staged
 from harca.verify import Verification, verify
 
 
@@ -123,8 +123,8 @@ def load_and_prove(
     if not done.verification.ok:
         raise NotVerified(
             f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
-            hint=f"See `harca verify {path}`. The revision is not stamped; run it again "
-            "when the reason is gone.",
+            hint=f"See `harca verify {shown(str(path))}`. The revision is not stamped; run it "
+            "again when the reason is gone.",
         )
     if not done.complete:
         reasons = ", ".join(f"{count} {reason}" for reason, count in done.result.rejected.items())

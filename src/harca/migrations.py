@@ -17,6 +17,7 @@ from alembic.script.revision import RevisionError
 from harca import operations as operations  # registers them, where no entry point does
 from harca.errors import HarcaError, SchemaNotReady, SeveralHeads, TargetError, UnknownRevision
 from harca.postgres.connect import Database, database, target_error, translated
+from harca.redact import redacted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -220,7 +221,7 @@ def run(context: Any, **options: Any) -> None:
         if settings.cmd_opts is None:  # run by harca, which prints it itself
             raise ours from exc
         raise alembic.util.CommandError(
-            f"{ours}\n  hint: {ours.hint}" if ours.hint else str(ours)
+            redacted(f"{ours}\n  hint: {ours.hint}" if ours.hint else str(ours))
         ) from exc
 
 

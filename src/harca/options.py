@@ -11,6 +11,7 @@ from harca.batching import BATCH_ROWS
 from harca.errors import UsageError
 from harca.model import Expired, OnConflict
 from harca.readers.base import Defaults, FieldNames, known_formats
+from harca.redact import has_secret, redacted
 
 _FIELDS = tuple(one.name for one in fields(FieldNames) if one.name != "records")
 _MOST_DIGITS = 9
@@ -144,10 +145,28 @@ def check_label(name: str, value: str | None) -> None:
             f"{name} is longer than {_MOST_LABEL_BYTES} bytes",
             hint="Give a shorter one; --name names a store.",
         )
+    if has_secret(value):
+        raise UsageError(
+            f"{name} has a password or a token in it: {redacted(value)}",
+            hint="It would be kept in the table, for everybody who reads it. Give a label without.",
+        )
     if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
         raise UsageError(
             f"{name} has characters that PostgreSQL cannot store: {value!a}",
             hint="Give a label in UTF-8.",
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse an address, given by mistake, as the name of a folder to be made.
+
+    Raises:
+        UsageError: There is a password or a token in it.
+    """
+    if has_secret(str(folder)):
+        raise UsageError(
+            f'"{redacted(str(folder))}" is no folder but an address with a password or a token',
+            hint="Give a folder to write to; the database is named by --database.",
         )
 
 

@@ -23,7 +23,7 @@ from harca.load import Intake
 from harca.model import Expired, Rejection, Space
 from harca.options import LoadOptions
 from harca.readers.base import open_store
-from harca.readers.staging import staged
+from harca.readers.staging import shown, staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +162,11 @@ def require_as_planned(
         Refused: It is as planned, and more records would be rejected than *options* allow.
         SourceError: It cannot be read.
     """
+    store = shown(str(path))
     try:
         changes = pins.changes(measure(path, options))
     except (StoreNotFound, EmptyStore, UnknownFormat, SeveralFormats) as exc:
-        changed = StoreChanged(str(path), revision=revision, changes=[str(exc)])
+        changed = StoreChanged(store, revision=revision, changes=[str(exc)])
         if isinstance(exc, StoreNotFound):
             changed.hint = (
                 f"If it has moved, say where it is with --store {revision}=PATH "
@@ -173,12 +174,12 @@ def require_as_planned(
             )
         raise changed from exc
     if changes:
-        raise StoreChanged(str(path), revision=revision, changes=changes)
+        raise StoreChanged(store, revision=revision, changes=changes)
     count, allowed = sum(pins.rejected.values()), options.max_rejects or 0
     if count > allowed:
         reasons = ", ".join(f"{number} {reason}" for reason, number in pins.rejected.items())
         raise Refused(
-            f'{counted(count, "record")} of "{path}" would be rejected: {reasons}; '
+            f'{counted(count, "record")} of "{store}" would be rejected: {reasons}; '
             f"{allowed} allowed",
             hint="`harca inspect` lists them. Repair them and plan the store again, or accept "
             f"them with --max-rejects {count} (alembic: -x max_rejects={count}).",

@@ -14,9 +14,10 @@ from harca import migrations
 from harca.errors import EmptyStore, HarcaError, SeveralHeads, UsageError, counted
 from harca.inspect import Inspection, inspect
 from harca.migrations import DATA
-from harca.options import LoadOptions
+from harca.options import LoadOptions, check_folder
 from harca.pins import Pins, whole
 from harca.readers.staging import is_url, shown
+from harca.redact import has_secret, redacted
 
 _LINE = 100  # of ruff's format, in which revisions are written
 
@@ -81,14 +82,21 @@ def plan(
     ``env.py``. Needs no database.
 
     Raises:
-        UsageError: The message is empty.
+        UsageError: The message is empty, or has a secret in it; or the store's address has.
         SourceError: There is no store, none that can be read, or no record to load.
         SeveralHeads: The data revisions have no one head.
     """
     words = " ".join(message.split())
     if not words:
         raise UsageError("the message is empty", hint="Say with -m what the revision loads.")
+    if has_secret(words):
+        raise UsageError(
+            f"the message has a password or a token in it: {redacted(words)}",
+            hint="The revision is read by others. Say without it what the revision loads.",
+        )
     path = _lasting(str(store))
+    if to is not None:
+        check_folder(Path(to))
     found = inspect(store, whole(options))
     if not found.records:
         rejected = counted(found.rejected.total(), "record")

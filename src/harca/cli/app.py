@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harca.errors import ExitCode, HarcaError
+from harca.redact import Redacting, redacted
 
 if TYPE_CHECKING:
     from harca.postgres.connect import Database
@@ -40,6 +41,16 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors o
 VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Log the statements and decisions to stderr.")
 ]
+
+
+# No others: what fetches stores from elsewhere logs its headers, with keys and signatures. The
+# driver's own log shows connections, not statements; SQLAlchemy's shows the DDL.
+_VERBOSE = {
+    "harca": logging.DEBUG,
+    "alembic": logging.INFO,
+    "psycopg": logging.DEBUG,
+    "sqlalchemy.engine": logging.INFO,
+}
 
 
 @dataclass(slots=True)
@@ -80,14 +91,12 @@ current = Output()
 def begin(json: bool, quiet: bool, verbose: bool) -> Output:
     """Take a command's common options."""
     current.json, current.quiet = json, quiet
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.ERROR,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Redacting("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.ERROR)
     if verbose:
-        # The driver's own log shows connections, not statements; SQLAlchemy's shows the DDL.
-        logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
+        for name, level in _VERBOSE.items():
+            logging.getLogger(name).setLevel(level)
     return current
 
 
@@ -167,6 +176,7 @@ def _usage(exc: Any) -> int:
 
 
 def _fail(message: str, hint: str, code: ExitCode) -> int:
+    message, hint = redacted(message), redacted(hint)
     sys.stderr.write(f"error: {message}\n")
     if hint:
         sys.stderr.write(f"hint:  {hint}\n")

@@ -265,8 +265,10 @@ def rejections_export(
     import orjson
 
     from harca.errors import HarcaError
+    from harca.options import check_folder
     from harca.status import rejections
 
+    check_folder(folder)
     listed, written = 0, 0
     rows = rejections(resolve(database), run_id=run, reason=reason, payloads=True)
     first = next(rows, None)  # fails here if it fails, before there is a folder

@@ -159,14 +159,14 @@ def _step(step: "Step", *, dry_run: bool) -> str:
         what = "would be passed over" if dry_run else "passed over, nothing was loaded"
         return f"{head} {what}: no store is named for it"
     if step.done:
-        return f"{head} {step.store}\n{migration(step.done)}"
+        return f"{head} {step.shown_store}\n{migration(step.done)}"
     if not step.pins:
-        return f"{head} {step.store or 'no planned store'}"
+        return f"{head} {step.shown_store or 'no planned store'}"
     options = "".join(f", {name} {value}" for name, value in step.options.items())
     rejected = sum(step.pins.rejected.values())
     return "\n".join(
         (
-            f"{head} {step.store}",
+            f"{head} {step.shown_store}",
             f"format {step.pins.format}, {counted(step.pins.records, 'record')}, "
             f"{rejected:,} rejected{options}",
             table(

@@ -20,11 +20,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from harca.errors import LfsPointer, MissingLibrary, SourceError, StoreNotFound
 from harca.readers.files import head, open_binary, printable
+from harca.redact import without_login
 
 _URL = re.compile(r"[a-z][a-z0-9+.\-]+://", re.I)
 _URL_IN_TEXT = re.compile(r"[a-z][a-z0-9+.\-]+://[^\s'\"<>)]+", re.I)
@@ -72,14 +73,7 @@ def shown(path: str) -> str:
     """Return *path* for messages: of a URL, without user, password and query."""
     if not is_url(path):
         return printable(path)
-    scheme, _, rest = path.partition("://")
-    if ":" in rest.partition("@")[0]:
-        rest = rest.rpartition("@")[2]  # a password can have slashes, which end a host's name
-    try:
-        parts = urlsplit(f"{scheme}://{rest}")
-    except ValueError:
-        return f"{scheme}://..."
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return without_login(path)
 
 
 @contextmanager
