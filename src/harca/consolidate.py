@@ -19,8 +19,9 @@ from harca.postgres import indexes, legacy_mirror, legacy_rows, legacy_swap
 from harca.postgres.connect import Database, translated
 from harca.postgres.consolidation import Consolidation
 from harca.postgres.legacy import FORMAT, KEPT, LegacyTable, find, kept_in
+from harca.postgres.lock import locked
 from harca.postgres.rows import StoreRows
-from harca.postgres.target import begin_run, lock_store
+from harca.postgres.target import begin_run
 from harca.verify import LISTED, Check, Mismatch, Verification
 
 REVISION = "f06b2d81c9e7"  # the revision that consolidates
@@ -266,8 +267,7 @@ def go_on(
 @contextmanager
 def _connected(target: Database) -> Iterator[psycopg.Connection[Any]]:
     """Give a connection that works through the tables, alone, however long it takes."""
-    with target.connect() as conn, target.connect() as locker:
-        lock_store(locker, _LOCK)
+    with locked(target, _LOCK) as conn:
         conn.execute("SET statement_timeout = 0")
         # Rather an error than rows that a policy hides.
         conn.execute("SET row_security = off")

@@ -28,6 +28,8 @@
 A bad *record* is never an exception but a value, `harca.model.Rejection`.
 """
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -142,11 +144,31 @@ class EmptyStore(SourceError):
 
 
 class TargetError(HarcaError):
-    """PostgreSQL refused, or the connection to it failed."""
+    """PostgreSQL refused, or the connection to it failed.
+
+    Attributes:
+        sqlstate: PostgreSQL's code; None where there was no answer.
+        passes_by_itself: True if the same may succeed after a while, with nothing done.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        sqlstate: str | None = None,
+        passes_by_itself: bool = False,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.sqlstate, self.passes_by_itself = sqlstate, passes_by_itself
 
 
 class CannotConnect(TargetError):
     """No connection to the database."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        # Why the server refuses, libpq says in words only.
+        super().__init__(message, hint=hint, passes_by_itself=True)
 
 
 class SchemaNotReady(TargetError):
@@ -180,16 +202,38 @@ class Refused(HarcaError):
     exit_code = ExitCode.REFUSED
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A connection of somebody's to the server; None is what this role may not see."""
+
+    pid: int
+    application: str | None = None
+    user: str | None = None
+    client: str | None = None
+    since: datetime | None = None
+
+    def __str__(self) -> str:
+        text = f"server process {self.pid}"
+        if self.application:
+            text += f', "{self.application}"'
+        if self.user:
+            text += f" of {self.user}"
+        if self.client:
+            text += f" from {self.client}"
+        return text + (f", since {self.since:%Y-%m-%d %H:%M:%S%z}" if self.since else "")
+
+
 class StoreBusy(Refused):
     """Another process loads or rolls back the same store."""
 
-    def __init__(self, store: str, *, pid: int | None) -> None:
-        holder = f" (server process {pid})" if pid else ""
+    def __init__(self, store: str, *, held_by: Session) -> None:
         super().__init__(
-            f'another process is working on store "{store}"{holder}',
-            hint="Wait for it to end; `harca status` shows its progress.",
+            f'another process is working on store "{store}" ({held_by})',
+            hint="Wait for it to end; `harca status` shows its progress. If no such process "
+            "runs any more, the server notices within two minutes; `SELECT "
+            f"pg_terminate_backend({held_by.pid})` makes it notice now.",
         )
-        self.store, self.pid = store, pid
+        self.store, self.held_by = store, held_by
 
 
 class RowsChanged(Refused):

@@ -1,10 +1,11 @@
 """The whole of it: open, upgrade the schema, load, index, verify."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psycopg
 from psycopg.rows import dict_row
 
 from harca import consolidate, migrations, rollback
@@ -16,11 +17,16 @@ from harca.options import LoadOptions, check_label
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
+from harca.postgres.lock import OwnSessions, locked
 from harca.postgres.rows import StoreRows
-from harca.postgres.target import PostgresTarget, begin_run, lock_store
+from harca.postgres.target import PostgresTarget, begin_run
 from harca.readers.base import open_store
 from harca.readers.staging import address, shown, staged
+from harca.retry import Reached, retried
 from harca.verify import Verification, verify
+
+# What stays of an attempt: records that are in, then stages that are done.
+_LOAD, _INDEX, _VERIFY = 1, 2, 3
 
 
 class Watcher(Protocol):
@@ -34,6 +40,10 @@ class Watcher(Protocol):
         """*done* entries of the stage are done."""
         ...
 
+    def trouble(self, message: str) -> None:
+        """Something went wrong that is tried again."""
+        ...
+
 
 class Unwatched:
     """Nobody is looking."""
@@ -43,6 +53,9 @@ class Unwatched:
 
     def step(self, done: int) -> None:
         """Say nothing."""
+
+    def trouble(self, message: str) -> None:
+        """Say nothing; the log has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +106,17 @@ def migrate(
     """
     with staged(str(path)) as local:
         reader = open_store(local, options.defaults)
-        with reading_ahead(reader) as ahead:
-            database = target()
-            watcher = watcher or Unwatched()
-            watcher.stage("schema")
-            migrations.upgrade(database, progress=watcher.stage)
-            store = _Store(str(path), local, reader, ahead)
-            return _load_and_prove(store, database, options, None, watcher)
+        database, watching = target(), watcher or Unwatched()
+        store = _Store(str(path), local, reader)
+
+        def attempt(reached: Reached) -> Migration:
+            with reading_ahead(reader) as ahead:
+                watching.stage("schema")
+                migrations.upgrade(database, progress=watching.stage)
+                return _load_and_prove(store, ahead, database, options, watching, reached)
+
+        database.reach()
+        return retried(attempt, told=watching.trouble)
 
 
 def load_and_prove(
@@ -117,9 +134,15 @@ def load_and_prove(
     """
     with staged(str(path)) as local:
         reader = open_store(local, options.defaults)
-        with reading_ahead(reader) as ahead:
-            store = _Store(str(path), local, reader, ahead)
-            done = _load_and_prove(store, database, options, revision, watcher or Unwatched())
+        store = _Store(str(path), local, reader, revision)
+        watching = watcher or Unwatched()
+
+        def attempt(reached: Reached) -> Migration:
+            with reading_ahead(reader) as ahead:
+                return _load_and_prove(store, ahead, database, options, watching, reached)
+
+        database.reach()
+        done = retried(attempt, told=watching.trouble)
     if not done.verification.ok:
         raise NotVerified(
             f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
@@ -137,63 +160,87 @@ def load_and_prove(
     return done
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Store:
-    """A store that was opened.
+    """A store that was opened, and what is remembered of the attempts to load it.
 
     Attributes:
         path: What the operator gave: a path, or a URL.
         local: Where it can be read.
+        revision: The data revision that loads it, if one does.
+        run_id: What the first attempt began, the others go on with.
     """
 
     path: str
     local: Path
     reader: Reader
-    ahead: ReadAhead | None
+    revision: str | None = None
+    run_id: int | None = None
+    sessions: OwnSessions = field(default_factory=OwnSessions)
 
 
 def _load_and_prove(
     store: _Store,
+    ahead: ReadAhead | None,
     database: Database,
     options: LoadOptions,
-    revision: str | None,
     watcher: Watcher,
+    reached: Reached,
 ) -> Migration:
     name = store_name(store.path, options)
-    reader, ahead = store.reader, store.ahead
-    with translated(), database.connect() as conn, database.connect() as locker:
-        # The lock is held on a connection of its own, which nothing else can break.
-        lock_store(locker, name)
-        indexes.drop_before_first_load(conn)
-        noted = {**options.as_dict(), "path": address(store.path)}
-        run = begin_run(conn, name, store_format=reader.format, revision=revision, options=noted)
-        target = PostgresTarget(conn, run, volatile=reader.volatile)
-        intake = Intake(reader, options, now=run.started_at)
-        loading = intake
-        if ahead:
-            loading = ahead.intake(reader, str(store.local), options, intake.now)
-        total = reader.size_hint()
-        watcher.stage("load", total)
+    try:
+        with translated(), locked(database, name, ours=store.sessions) as conn:
+            return _load_alone(store, name, ahead, conn, options, watcher, reached)
+    except ConflictFound:
+        # "error" promises that nothing stays: the operator wants to choose first.
+        rollback.rollback(database, store.run_id)
+        raise
 
-        def progress(tally: Tally) -> None:
-            watcher.step(tally.read)
 
-        try:
-            result = load(loading, target, options, progress=progress)
-        except ConflictFound:
-            # "error" promises that nothing stays: the operator wants to choose first.
-            locker.close()
-            rollback.rollback(database, run.run_id)
-            raise
-        target.finish(notes_of(result, reader), outlived=result.outlived)
-        watcher.stage("index")
-        built = indexes.build(conn, progress=watcher.stage)
-        watcher.stage("verify", total)
-        rows = StoreRows(conn, name, run.run_id)
-        rows.note_outlived()
-        verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
-        _note_outcome(conn, run.run_id, verification)
-        spaces = [Space(*space, count).as_dict() for space, count in rows.row_spaces().items()]
+def _load_alone(
+    store: _Store,
+    name: str,
+    ahead: ReadAhead | None,
+    conn: psycopg.Connection[Any],
+    options: LoadOptions,
+    watcher: Watcher,
+    reached: Reached,
+) -> Migration:
+    reader = store.reader
+    indexes.drop_before_first_load(conn)
+    run = begin_run(
+        conn,
+        name,
+        store_format=reader.format,
+        revision=store.revision,
+        options={**options.as_dict(), "path": address(store.path)},
+        again=store.run_id,
+    )
+    store.run_id = run.run_id
+    target = PostgresTarget(conn, run, volatile=reader.volatile)
+    intake = Intake(reader, options, now=run.started_at)
+    loading = intake
+    if ahead:
+        loading = ahead.intake(reader, str(store.local), options, intake.now)
+    total = reader.size_hint()
+    watcher.stage("load", total)
+
+    def progress(tally: Tally) -> None:
+        reached(_LOAD, tally.read)
+        watcher.step(tally.read)
+
+    result = load(loading, target, options, progress=progress)
+    target.finish(notes_of(result, reader), outlived=result.outlived)
+    reached(_INDEX)
+    watcher.stage("index")
+    built = indexes.build(conn, progress=watcher.stage)
+    reached(_VERIFY)
+    watcher.stage("verify", total)
+    rows = StoreRows(conn, name, run.run_id)
+    rows.note_outlived()
+    verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
+    _note_outcome(conn, run.run_id, verification)
+    spaces = [Space(*space, count).as_dict() for space, count in rows.row_spaces().items()]
     return Migration(
         run.run_id,
         name,
@@ -204,7 +251,7 @@ def _load_and_prove(
         built,
         spaces,
         options,
-        revision,
+        store.revision,
     )
 
 
@@ -220,8 +267,16 @@ def verify_store(
     Raises:
         NothingToVerify: The store was never loaded.
     """
-    watcher = watcher or Unwatched()
-    store = name or address(str(path))
+    watching, store = watcher or Unwatched(), name or address(str(path))
+    database.reach()
+    return retried(
+        lambda reached: _verify_store(database, path, store, watching), told=watching.trouble
+    )
+
+
+def _verify_store(
+    database: Database, path: str | Path, store: str, watcher: Watcher
+) -> Verification:
     with translated(), database.connect() as conn:
         run = _latest_run(conn, store)
         if run["format"] == FORMAT:

@@ -13,7 +13,7 @@ from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
 from harca.postgres.legacy import FORMAT
-from harca.postgres.target import lock_store
+from harca.postgres.lock import lock_store
 
 _LISTED = 5
 

@@ -257,19 +257,6 @@ def test_an_interrupted_load_goes_on_where_it_was(sent, tmp_path, database, conn
     assert conn.execute("SELECT DISTINCT run_id FROM vector_embeddings").fetchall() == [(1,)]
 
 
-def test_two_processes_do_not_load_one_store(tmp_path, database, run_harca):
-    from harca.postgres.target import lock_store
-
-    store = write_store(tmp_path / "store", 3)
-    with database.connect() as other:
-        lock_store(other, str(store))
-
-        done = run_harca("migrate", store, database=database)
-
-    assert done.code == 4
-    assert f'another process is working on store "{store}" (server process' in done.err
-
-
 def test_a_moved_store_is_known_by_its_name(tmp_path, database, run_harca):
     store = write_store(tmp_path / "store", 4)
     run_harca("migrate", store, "--name", "production", database=database)
@@ -357,28 +344,6 @@ def test_an_invalid_index_is_built_again(tmp_path, database, conn, run_harca):
     assert name in done.json["indexes_built"]
     valid = conn.execute("SELECT indisvalid FROM pg_index WHERE indexrelid = %s::regclass", [name])
     assert valid.fetchone() == (True,)
-
-
-def test_a_lost_connection_is_told_and_the_load_resumed(tmp_path, database, conn, run_harca):
-    store = write_store(tmp_path / "store", 10)
-    conn.execute(
-        "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
-    )
-    conn.execute(
-        "CREATE TRIGGER cut AFTER INSERT ON load_batches FOR EACH ROW "
-        "WHEN (NEW.number = 3) EXECUTE FUNCTION cut()"
-    )
-
-    cut = run_harca("migrate", store, "--batch-rows", "2", database=database)
-    rows = conn.execute("SELECT count(*) FROM vector_embeddings").fetchone()
-    conn.execute("DROP TRIGGER cut ON load_batches")
-    done = run_harca("migrate", store, "--json", database=database)
-
-    assert cut.code == 1
-    assert "Run the same command again" in cut.err
-    assert rows == (4,)
-    assert (done.code, done.json["loaded"]) == (0, 10)
 
 
 def test_a_guessed_id_that_repeats_with_other_contents_stops_the_load(

@@ -1,5 +1,6 @@
 """Which database is used, and that its password is shown nowhere."""
 
+import psycopg
 import pytest
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
@@ -11,6 +12,7 @@ from harca.postgres.connect import (
     Database,
     database,
     target_environment,
+    target_error,
     translated,
 )
 
@@ -93,6 +95,10 @@ def test_each_usual_form_names_the_same_database(given):
         "dbname": "d",
         "connect_timeout": "10",
         "application_name": "harca",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
         "client_encoding": "utf8",
     }
 
@@ -287,6 +293,49 @@ def test_the_servers_errors_are_told_in_our_words(statement, message, hint, conn
     assert str(caught.value) == message
     assert caught.value.hint == hint
     assert isinstance(caught.value.__cause__, pg.Error)
+
+
+PASSING = [
+    "08000", "08003", "08006", "08P01", "25P03", "40001", "40003", "40P01", "53300", "55P03",
+    "57P01", "57P02", "57P03", "57P05",
+]  # fmt: skip
+LASTING = [
+    "22P02", "23505", "25006", "28000", "28P01", "42501", "42704", "42P01", "53100", "53200",
+    "57014", "57P04", "58030", "XX000", "XX001",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sqlstate", [*PASSING, *LASTING])
+def test_what_passes_by_itself_is_told_by_its_code(sqlstate):
+    told = target_error(pg.lookup(sqlstate)("whatever the message is, in whatever language"))
+
+    assert isinstance(told, TargetError)
+    assert told.sqlstate == sqlstate
+    assert told.passes_by_itself is (sqlstate in PASSING)
+
+
+def test_a_connection_that_fails_without_an_answer_passes_by_itself():
+    lost = target_error(psycopg.OperationalError("server closed the connection unexpectedly"))
+    ours = target_error(psycopg.ProgrammingError("the driver was not used as it should be"))
+
+    assert isinstance(lost, TargetError)
+    assert isinstance(ours, TargetError)
+    assert (lost.passes_by_itself, ours.passes_by_itself) == (True, False)
+
+
+HINTS = {
+    "40P01": "Another session was in the way",
+    "57014": "A statement was cancelled",
+    "25006": "The server takes no writes",
+    "53200": "The server is out of memory",
+    "53100": "The server is out of disk space",
+    "57P01": "The connection was lost",
+}
+
+
+@pytest.mark.parametrize(("sqlstate", "hint"), HINTS.items(), ids=HINTS)
+def test_a_hint_says_what_to_do(sqlstate, hint):
+    assert target_error(pg.lookup(sqlstate)("")).hint.startswith(hint)
 
 
 def test_errors_of_ours_pass_through():

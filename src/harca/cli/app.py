@@ -94,6 +94,8 @@ def begin(json: bool, quiet: bool, verbose: bool) -> Output:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Redacting("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.ERROR)
+    # What progress would show: that something is tried again.
+    logging.getLogger("harca.retry").setLevel(logging.WARNING if quiet else logging.NOTSET)
     if verbose:
         for name, level in _VERBOSE.items():
             logging.getLogger(name).setLevel(level)

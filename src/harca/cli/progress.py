@@ -53,6 +53,11 @@ class LineWatcher:
             left = f", {max(self._total - done, 0) / rate:.0f} s left"
         sys.stderr.write(f"{self._name}: {done:,} rows, {rate:,.0f} rows/s{left}\n")
 
+    def trouble(self, message: str) -> None:
+        """Say at once what is tried again; with --quiet the log does."""
+        if not self._silent:
+            sys.stderr.write(f"{message}\n")
+
 
 class BarWatcher(LineWatcher):
     """A bar for each stage, redrawn in place."""
@@ -108,6 +113,11 @@ class BarWatcher(LineWatcher):
         self._progress.update(
             self._task, completed=done, counts=f"{done:,} rows {rate:,.0f} rows/s"
         )
+
+    def trouble(self, message: str) -> None:
+        """Say it above the bar, which is where the stage was."""
+        assert self._progress is not None
+        self._progress.console.print(message, markup=False, highlight=False)
 
     def _finish(self) -> None:
         assert self._progress is not None

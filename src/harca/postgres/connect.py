@@ -34,7 +34,16 @@ VARIABLES = (
 EMBEDDED = "the embedded server"
 
 _DRIVER = re.compile(r"^(postgres(?:ql)?)\+\w+://")
-_CONNECT_TIMEOUT_S = "10"
+# What is asked of libpq unless the operator says otherwise. A network that is gone is noticed
+# within a minute; by Linux's defaults, a read would wait for two hours.
+_DEFAULTS = {
+    "connect_timeout": "10",
+    "application_name": "harca",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",  # milliseconds
+}
 
 # HARCA's first script leaves the extension in a schema that only the role of the same name
 # has on its search path.
@@ -84,8 +93,10 @@ class Database:
                 parts.pop(name, None)
         host, port = parts.pop("host", ""), parts.pop("port", "")
         name = parts.pop("dbname", "")
-        for ours in ("connect_timeout", "application_name", "client_encoding"):
-            parts.pop(ours, None)
+        parts.pop("client_encoding", None)
+        for ours, default in _DEFAULTS.items():
+            if parts.get(ours) == default:
+                del parts[ours]
         login = quote(user, safe="") + (f":{quote(secret, safe='')}" if secret and password else "")
         if host.startswith("/") or "," in host:
             parts["host"] = host
@@ -116,6 +127,14 @@ class Database:
         if _log.isEnabledFor(logging.DEBUG):
             conn.cursor_factory = _LoggedCursor
         return conn
+
+    def reach(self) -> None:
+        """Connect and go: a server that is not there is told before anything is begun.
+
+        Raises:
+            CannotConnect: As `connect` does.
+        """
+        self.connect().close()
 
     def engine(self) -> "Engine":
         """Return an SQLAlchemy engine that connects in the same way; for Alembic."""
@@ -215,8 +234,8 @@ def _conninfo(value: str, origin: str) -> str:
             hint="Expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or libpq's "
             "key=value form. In a URL, write / as %2F and @ as %40 in a password.",
         ) from None
-    parts.setdefault("connect_timeout", _CONNECT_TIMEOUT_S)
-    parts.setdefault("application_name", "harca")
+    for name, default in _DEFAULTS.items():
+        parts.setdefault(name, default)
     parts["client_encoding"] = "utf8"  # whatever PGCLIENTENCODING says
     return make_conninfo("", **parts)
 
@@ -245,12 +264,37 @@ def translated() -> Iterator[None]:
 
 def target_error(exc: psycopg.Error) -> HarcaError:
     """Return our error for the driver's."""
-    for kinds, hint in _HINTS:
-        if isinstance(exc, kinds):
-            return TargetError(f"PostgreSQL: {_first_line(exc)}", hint=hint)
-    where = f" ({exc.diag.context.splitlines()[0]})" if exc.diag.context else ""
-    return TargetError(f"PostgreSQL: {_first_line(exc)}{where}")
+    hint = next((hint for kinds, hint in _HINTS if isinstance(exc, kinds)), "")
+    where = f" ({exc.diag.context.splitlines()[0]})" if exc.diag.context and not hint else ""
+    return TargetError(
+        f"PostgreSQL: {_first_line(exc)}{where}",
+        hint=hint,
+        sqlstate=exc.sqlstate,
+        passes_by_itself=_passes_by_itself(exc),
+    )
 
+
+def _passes_by_itself(exc: psycopg.Error) -> bool:
+    """Say whether the same may succeed after a while, by SQLSTATE: messages are translated."""
+    if exc.sqlstate is None:
+        # So libpq and the driver report a connection that failed after it was made.
+        return isinstance(exc, psycopg.OperationalError)
+    return exc.sqlstate in _PASSING or exc.sqlstate[:2] == _CONNECTION_EXCEPTIONS
+
+
+_CONNECTION_EXCEPTIONS = "08"
+_PASSING = {
+    "25P03",  # idle_in_transaction_session_timeout, which ends the session
+    "40001",  # serialization_failure; on a standby, a conflict with recovery
+    "40003",  # statement_completion_unknown
+    "40P01",  # deadlock_detected
+    "53300",  # too_many_connections
+    "55P03",  # lock_not_available
+    "57P01",  # admin_shutdown: a restart, a failover, pg_terminate_backend
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now: starting up, shutting down
+    "57P05",  # idle_session_timeout
+}
 
 _HINTS: list[tuple[type[psycopg.Error] | tuple[type[psycopg.Error], ...], str]] = [
     (
@@ -260,7 +304,21 @@ _HINTS: list[tuple[type[psycopg.Error] | tuple[type[psycopg.Error], ...], str]] 
     ),
     (pg.UndefinedTable, "Run `alembic upgrade head` (or `harca migrate`) first."),
     (pg.DiskFull, "The server is out of disk space. Make room, then run the same command again."),
-    (pg.LockNotAvailable, "Another session holds a lock. Run the same command again later."),
+    (
+        (pg.LockNotAvailable, pg.DeadlockDetected, pg.SerializationFailure),
+        "Another session was in the way. Run the same command again later: it goes on where it "
+        "was.",
+    ),
+    (
+        pg.QueryCanceled,
+        "A statement was cancelled, by somebody or by statement_timeout. Run the same command "
+        "again: it goes on where it was.",
+    ),
+    (
+        pg.ReadOnlySqlTransaction,
+        "The server takes no writes: is it a standby, or the old primary after a failover?",
+    ),
+    (pg.OutOfMemory, "The server is out of memory; its log says of which."),
     (
         (pg.FeatureNotSupported, pg.UndefinedFile),
         "Is pgvector installed on the server? See the list in pg_available_extensions.",

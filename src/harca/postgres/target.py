@@ -6,12 +6,12 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.rows import dict_row, scalar_row
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from harca.batching import Batch
 from harca.conflicts import Fate, Known
-from harca.errors import RunError, StoreBusy
+from harca.errors import RunError
 from harca.ledger import Plan, Run
 from harca.model import Record, Rejection, Tally
 from harca.postgres import frames, indexes
@@ -24,7 +24,6 @@ _COLUMNS = (
 
 _TABLE = "vector_embeddings"
 _STAGE = "harca_stage"
-_IDLE_SESSION_TIMEOUT = 140000
 
 
 class PostgresTarget:
@@ -89,7 +88,7 @@ class PostgresTarget:
 
     def _commit(self, batch: Batch, plan: Plan) -> None:
         with self.conn.transaction():
-            self._refuse_if_taken_back()
+            self._refuse_if_taken_over()
             self._keep_rows(plan.overwritten, kind="overwritten")
             self._keep_rows(plan.outdone, kind=Fate.CONFLICT)
             if plan.replaces:
@@ -107,15 +106,19 @@ class PostgresTarget:
             self._insert_rejections(batch.rejections)
             self._note(batch, plan.tally)
 
-    def _refuse_if_taken_back(self) -> None:
-        """Hold the run in place: without its lock, which a server may end, another can act."""
-        status = self.conn.execute(
-            "SELECT status FROM load_runs WHERE run_id = %s FOR SHARE", [self.run.run_id]
+    def _refuse_if_taken_over(self) -> None:
+        """Hold the run in place: without its lock, which a server may end, another can act.
+
+        It rolls the run back, finishes it, or takes it up as its next attempt.
+        """
+        found = self.conn.execute(
+            "SELECT status, attempt FROM load_runs WHERE run_id = %s FOR SHARE", [self.run.run_id]
         ).fetchone()
-        if status != ("loading",):
+        if found != ("loading", self.run.attempt):
             raise RunError(
-                f"run {self.run.run_id} was rolled back or finished by another process meanwhile",
-                hint="Run the same command again.",
+                f"run {self.run.run_id} was rolled back, finished or taken up by another process "
+                "meanwhile",
+                hint="See `harca status`. To load the store, run the same command again.",
             )
 
     def _stage(self) -> None:
@@ -250,7 +253,7 @@ class PostgresTarget:
                 "attempt": self.run.attempt,
                 "notes": Jsonb(dict(notes)),
             }
-            self._refuse_if_taken_back()
+            self._refuse_if_taken_over()
             for name in ("batches", "rejections", "superseded"):
                 self.conn.execute(query(f"forget_{name}"), values)
             self.conn.execute(
@@ -267,28 +270,6 @@ def storable(message: str) -> str:
     return message.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
-def lock_store(conn: psycopg.Connection[Any], store: str) -> None:
-    """Keep other processes off *store* until the connection closes, which is left idle.
-
-    Raises:
-        StoreBusy: Another one is working on it.
-    """
-    if conn.info.server_version >= _IDLE_SESSION_TIMEOUT:
-        conn.execute("SET idle_session_timeout = 0")
-    key = conn.execute("SELECT hashtextextended(%s, 0)", [f"harca:{store}"]).fetchone()
-    assert key is not None
-    if conn.execute("SELECT pg_try_advisory_lock(%s)", key).fetchone() == (True,):
-        return
-    with conn.cursor(row_factory=scalar_row) as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted "
-            "AND ((classid::bigint << 32) | objid::bigint) = %s AND objsubid = 1",
-            key,
-        )
-        pid = cursor.fetchone()
-    raise StoreBusy(store, pid=pid)
-
-
 def begin_run(
     conn: psycopg.Connection[Any],
     store: str,
@@ -296,11 +277,16 @@ def begin_run(
     store_format: str,
     revision: str | None,
     options: Mapping[str, Any],
+    again: int | None = None,
 ) -> Run:
     """Return a new run, or the store's latest if that was interrupted, verifying included.
 
     A data revision's run is taken up again until it is rolled back: it is the same
     revision that loads.
+
+    Args:
+        again: The run of the same command's last attempt, which may have lost nothing but
+            the news that it is done.
     """
     done = (
         "status = 'rolled back'" if revision is not None else "status IN ('verified', 'different')"
@@ -309,11 +295,17 @@ def begin_run(
         cursor.execute(
             f"UPDATE load_runs SET attempt = attempt + 1, status = 'loading', "
             f"options = %(options)s, finished_at = NULL, fingerprint = NULL "
-            f"WHERE NOT {done} AND run_id = (SELECT max(run_id) FROM load_runs "
+            f"WHERE (NOT {done} OR run_id = %(again)s) "
+            f"AND run_id = (SELECT max(run_id) FROM load_runs "
             f"WHERE store = %(store)s AND revision IS NOT DISTINCT FROM %(revision)s "
             f"AND status <> 'rolled back') "
             f"RETURNING run_id, attempt, started_at",
-            {"options": Jsonb(dict(options)), "store": store, "revision": revision},
+            {
+                "options": Jsonb(dict(options)),
+                "store": store,
+                "revision": revision,
+                "again": again,
+            },
         )
         row = cursor.fetchone()
         resumed = row is not None

@@ -1,0 +1,147 @@
+"""Two processes never work on one store at once, and nobody is locked out for ever."""
+
+import threading
+
+import psycopg
+import pytest
+
+from harca.errors import Session, StoreBusy, TargetError
+from harca.postgres import lock
+from harca.postgres.connect import translated
+from harca.postgres.lock import INDEX_LOCK, OwnSessions, alone, lock_store, locked
+from tests.faults.proxy import Proxy
+from tests.stores import write_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / "store", 3)
+
+
+def test_a_second_process_is_refused_with_who_is_at_it(store, database, run_harca):
+    with database.connect() as other:
+        lock_store(other, str(store))
+        pid = other.info.backend_pid
+
+        done = run_harca("migrate", store, database=database)
+
+    user = other_user(database)
+    assert done.code == 4
+    assert (
+        f'another process is working on store "{store}" (server process {pid}, "harca" of '
+        f"{user} from " in done.err
+    )
+    assert ", since 20" in done.err
+    assert f"SELECT pg_terminate_backend({pid})" in done.err
+
+
+def other_user(database):
+    with database.connect() as conn:
+        return conn.execute("SELECT session_user").fetchone()[0]
+
+
+def test_the_lock_is_that_of_its_database(store, database, empty_database):
+    with database.connect() as here, empty_database.connect() as there, there.cursor() as cursor:
+        lock_store(here, str(store))
+        lock_store(there, str(store))
+
+        assert cursor.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_session_of_our_own_that_was_lost_is_ended(store, database):
+    ours = OwnSessions()
+    lost = database.connect()
+    lock_store(lost, str(store))
+    ours.add(lost)
+
+    with database.connect() as conn:
+        lock_store(conn, str(store), ours=ours)
+
+    with pytest.raises(psycopg.OperationalError), lost:
+        lost.execute("SELECT 1")
+
+
+def test_a_connection_that_lost_its_lock_is_cut(database, conn):
+    with locked(database, "x") as working:
+        pid = conn.execute(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        ).fetchone()
+        conn.execute("SELECT pg_terminate_backend(%s)", pid)
+
+        with pytest.raises(TargetError) as caught, translated():
+            working.execute("SELECT pg_sleep(60)")
+
+    assert caught.value.passes_by_itself
+
+
+def test_a_lock_on_a_network_that_stalls_counts_as_lost(database, monkeypatch):
+    monkeypatch.setattr(lock, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lock, "_ANSWER_WITHIN_S", 0.5)
+    with Proxy(database.conninfo) as network, locked(network.through(database), "x") as working:
+        network.stall()
+
+        with pytest.raises(TargetError) as caught, translated():
+            working.execute("SELECT 1")
+
+    assert caught.value.passes_by_itself
+
+
+def test_looking_after_a_lock_ends_with_the_work(database):
+    before = threading.active_count()
+
+    with locked(database, "x") as working:
+        assert threading.active_count() == before + 1
+        working.execute("SELECT 1")
+
+    assert threading.active_count() == before
+    with locked(database, "x"):
+        pass
+
+
+def test_who_waits_for_an_index_build_is_not_waited_for(database):
+    """A concurrent build waits for every older snapshot, so that waiting must hold none."""
+    with database.connect() as builder, database.connect() as waiter:
+        waits = threading.Event()
+
+        def wait():
+            with alone(waiter, INDEX_LOCK, waiting=lambda message: waits.set()):
+                pass
+
+        thread = threading.Thread(target=wait)
+        with alone(builder, INDEX_LOCK):
+            thread.start()
+            assert waits.wait(60)
+            builder.execute("SET statement_timeout = '60s'")
+            builder.execute("CREATE INDEX CONCURRENTLY ON vector_embeddings (source)")
+        thread.join(60)
+
+    assert not thread.is_alive()
+
+
+def test_waiting_for_another_index_build_has_an_end_if_wanted(database):
+    with (
+        database.connect() as builder,
+        database.connect() as waiter,
+        alone(builder, INDEX_LOCK),
+        pytest.raises(TargetError, match="another harca") as caught,
+        translated(),
+        alone(waiter, INDEX_LOCK, patience_s=0),
+    ):
+        pass
+
+    assert caught.value.passes_by_itself
+
+
+def test_a_lock_that_goes_with_its_connection_is_not_given_back(database):
+    with database.connect() as conn:
+        with pytest.raises(TargetError) as caught, translated(), alone(conn, INDEX_LOCK):
+            conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+        assert caught.value.sqlstate == "57P01"
+
+
+def test_refusal_says_whom_it_cannot_see():
+    refused = StoreBusy("store", held_by=Session(7))
+
+    assert str(refused) == 'another process is working on store "store" (server process 7)'

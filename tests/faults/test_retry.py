@@ -1,0 +1,191 @@
+"""What passes by itself is waited for, and not for ever; anything else is told at once."""
+
+import pytest
+
+from harca import retry
+from harca.errors import RunError, TargetError
+from harca.migrate import Unwatched, migrate
+from harca.options import LoadOptions
+from harca.retry import Patience
+from tests.faults.proxy import Proxy
+from tests.stores import write_store
+
+SHORT = Patience(total_s=0.5, attempts=3, first_pause_s=0.02, longest_pause_s=0.1)
+BATCHES = LoadOptions(batch_rows=2)
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch):
+    monkeypatch.setattr(retry, "PATIENCE", SHORT)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / "store", 10)
+
+
+class Told(Unwatched):
+    """Notes what a migration tells its watcher."""
+
+    def __init__(self):
+        self.troubles = []
+
+    def trouble(self, message):
+        self.troubles.append(message)
+
+
+def fail_at_batch(conn, number, statement, *, times=None):
+    """Have the server run *statement* when a batch is noted, *times* times, else always."""
+    # Sequences take no part in transactions: what is counted stays counted.
+    conn.execute("CREATE SEQUENCE failures")
+    once = f"IF nextval('failures') > {times} THEN RETURN NULL; END IF;" if times else ""
+    conn.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN {once} {statement}; RETURN NULL; END $$"
+    )
+    conn.execute(
+        "CREATE TRIGGER fail AFTER INSERT ON load_batches FOR EACH ROW "
+        f"WHEN (NEW.number = {number}) EXECUTE FUNCTION fail()"
+    )
+
+
+def raising(sqlstate):
+    return f"RAISE EXCEPTION 'made up' USING ERRCODE = '{sqlstate}'"
+
+
+CUT = "PERFORM pg_terminate_backend(pg_backend_pid())"
+PASSING = {"the session is ended": CUT, "a deadlock": raising("40P01")}
+
+
+@pytest.mark.parametrize("statement", PASSING.values(), ids=PASSING)
+def test_what_passes_by_itself_is_tried_again_from_where_it_was(statement, store, database, conn):
+    fail_at_batch(conn, 3, statement, times=2)
+    told = Told()
+
+    done = migrate(store, lambda: database, BATCHES, watcher=told)
+
+    assert done.complete
+    assert (done.result.tally.read, done.result.tally.loaded) == (10, 10)
+    assert len(told.troubles) == 2
+    assert told.troubles[1].endswith(" s (attempt 3)")
+    runs = conn.execute("SELECT run_id, status, attempt FROM load_runs").fetchall()
+    assert runs == [(done.run_id, "verified", 3)]
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (10,)
+
+
+def test_what_does_not_pass_stops_at_once(store, database, conn):
+    fail_at_batch(conn, 3, raising("53100"))
+    told = Told()
+
+    with pytest.raises(TargetError, match="made up") as caught:
+        migrate(store, lambda: database, BATCHES, watcher=told)
+
+    assert caught.value.sqlstate == "53100"
+    assert told.troubles == []
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (4,)
+
+
+def test_a_connection_that_is_cut_at_the_same_place_is_given_up(store, database, conn, run_harca):
+    fail_at_batch(conn, 3, CUT)
+
+    cut = run_harca("migrate", store, "--batch-rows", "2", database=database)
+    rows = conn.execute("SELECT count(*) FROM vector_embeddings").fetchone()
+    conn.execute("DROP TRIGGER fail ON load_batches")
+    done = run_harca("migrate", store, "--json", database=database)
+
+    assert cut.code == 1
+    assert "connection lost, trying again in 0 s (attempt 3)" in cut.err
+    assert "none further than before" in cut.err
+    assert "Run the same command again" in cut.err
+    assert rows == (4,)
+    assert (done.code, done.json["loaded"], done.json["resumed"]) == (0, 10, True)
+
+
+def test_quiet_leaves_a_line_in_the_log(store, database, conn, run_harca):
+    fail_at_batch(conn, 3, CUT, times=1)
+
+    done = run_harca("migrate", store, "--batch-rows", "2", "-q", database=database)
+
+    assert (done.code, done.out) == (0, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("WARNING harca.retry: connection lost, trying again in ")
+
+
+def test_a_read_only_server_is_waited_for_after_a_failover_only(store, database, conn):
+    fail_at_batch(conn, 3, raising("25006"), times=1)
+    told = Told()
+
+    with pytest.raises(TargetError, match="made up"):
+        migrate(store, lambda: database, BATCHES, watcher=told)
+
+    assert told.troubles == []
+
+
+def test_a_server_that_is_not_there_is_told_at_once(store, database, run_harca):
+    with Proxy(database.conninfo) as network:
+        behind = network.through(database)
+        network.cut_off()
+
+        done = run_harca("migrate", store, database=behind)
+
+        assert network.accepted == 1
+    assert done.code == 1
+    assert "cannot connect to" in done.err
+    assert "trying again" not in done.err
+
+
+def test_a_network_that_is_gone_for_a_while_is_waited_for(store, database):
+    with Proxy(database.conninfo) as network:
+
+        class Restoring(Told):
+            def trouble(self, message):
+                super().trouble(message)
+                if len(self.troubles) == 2:
+                    network.restore()
+
+            def stage(self, name, total=None):
+                if name == "load" and not self.troubles:
+                    network.cut_off()
+
+        told = Restoring()
+
+        done = migrate(store, lambda: network.through(database), BATCHES, watcher=told)
+
+    assert done.complete
+    assert told.troubles[0].startswith("connection lost")
+    assert told.troubles[1].startswith("no connection")
+
+
+def test_a_run_that_was_done_when_the_connection_was_lost_is_no_new_one(store, database, conn):
+    with Proxy(database.conninfo) as network:
+        network.cut_at(b"WHERE store = $1 GROUP BY model_id")  # asked when all is done and noted
+
+        done = migrate(store, lambda: network.through(database), BATCHES)
+
+    assert done.complete
+    assert done.result.tally.loaded == 10
+    assert conn.execute("SELECT run_id, status, attempt FROM load_runs").fetchall() == [
+        (done.run_id, "verified", 2)
+    ]
+
+
+def test_a_verification_is_tried_again(store, database, conn, run_harca):
+    run_harca("migrate", store, database=database)
+    with Proxy(database.conninfo) as network:
+        network.cut_at(b"outlived")
+
+        done = run_harca("verify", store, database=network.through(database))
+
+    assert done.code == 0, done.err
+    assert "connection lost, trying again in" in done.err
+
+
+def test_what_another_process_has_taken_over_is_left_to_it(store, database, conn):
+    """Without its lock, which nobody has noticed to be lost, a process does no harm."""
+    fail_at_batch(conn, 3, "UPDATE load_runs SET attempt = attempt + 1", times=1)
+    told = Told()
+
+    with pytest.raises(RunError, match="taken up by another process"):
+        migrate(store, lambda: database, BATCHES, watcher=told)
+
+    assert told.troubles == []
