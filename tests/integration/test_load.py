@@ -226,8 +226,18 @@ def test_the_ledger_accounts_for_every_record(tmp_path, database, conn, run_harc
     ids=["Ctrl-C", "kill", "kill -9"],
 )
 def test_an_interrupted_load_goes_on_where_it_was(sent, tmp_path, database, conn, run_harca):
-    store = write_store(tmp_path / "store", 3000, dims=64)
+    store = write_store(tmp_path / "store", 600, dims=64)
     environment = {**os.environ, "HARCA_DATABASE_URL": database.conninfo}
+    # The fourth batch waits for what this connection holds.
+    conn.execute("SELECT pg_advisory_lock(4)")
+    conn.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_advisory_xact_lock(4); RETURN NEW; END'"
+    )
+    conn.execute(
+        "CREATE TRIGGER wait BEFORE INSERT ON load_batches FOR EACH ROW WHEN (NEW.number = 4) "
+        "EXECUTE FUNCTION wait()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "harca", "migrate", str(store), "--batch-rows", "20"],
         env=environment,
@@ -240,20 +250,21 @@ def test_an_interrupted_load_goes_on_where_it_was(sent, tmp_path, database, conn
         assert time.monotonic() < deadline, "no batch came in"
         time.sleep(0.005)
     process.send_signal(sent)
+    conn.execute("SELECT pg_advisory_unlock(4)")
     _, err = process.communicate(timeout=60)
     halfway = conn.execute("SELECT count(*) FROM vector_embeddings").fetchone()[0]
 
     done = run_harca("migrate", store, "--json", database=database)
 
-    assert 0 < halfway < 3000
+    assert 0 < halfway < 600
     if sent is not signal.SIGKILL:
         assert process.returncode == 130
         assert "Run the same command again" in err
         assert "Traceback" not in err
     assert done.code == 0, done.err
     assert done.json["resumed"] is True
-    assert (done.json["read"], done.json["loaded"], done.json["unchanged"]) == (3000, 3000, 0)
-    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (3000,)
+    assert (done.json["read"], done.json["loaded"], done.json["unchanged"]) == (600, 600, 0)
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (600,)
     assert conn.execute("SELECT DISTINCT run_id FROM vector_embeddings").fetchall() == [(1,)]
 
 

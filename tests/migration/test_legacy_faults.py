@@ -246,14 +246,21 @@ def test_a_statement_timeout_of_the_database_does_not_matter(app, alembic):
     legacy.create(app, CODE_VECTORS["setup script"])
     app.execute(
         "INSERT INTO code_vectors (content, embedding) SELECT n::text, "
-        "array_fill(n::real, ARRAY[1536])::vector FROM generate_series(1, 900) n"
+        "array_fill(n::real, ARRAY[1536])::vector FROM generate_series(1, 9) n"
     )
     alembic("upgrade", BEFORE)
-    app.execute(f"ALTER DATABASE {app.info.dbname} SET statement_timeout = '40ms'")
+    app.execute(
+        "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_sleep(1.1); RETURN NULL; END'"
+    )
+    app.execute(
+        "CREATE TRIGGER take_long AFTER INSERT ON vector_embeddings EXECUTE FUNCTION take_long()"
+    )
+    app.execute(f"ALTER DATABASE {app.info.dbname} SET statement_timeout = '1s'")
 
     alembic("upgrade", "head")
 
-    assert len(mirrored(app, STORE)) == 900
+    assert len(mirrored(app, STORE)) == 9
 
 
 def test_names_with_percent_signs_and_quotes_are_only_names(app, alembic):
