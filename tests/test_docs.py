@@ -12,6 +12,7 @@ import typer
 from harca.cli import database as _database  # noqa: F401  # importing registers commands
 from harca.cli import look as _look  # noqa: F401
 from harca.cli import move as _move  # noqa: F401
+from harca.cli import pace as _pace  # noqa: F401
 from harca.cli import plans as _plans  # noqa: F401
 from harca.cli.app import app
 from harca.model import Reason, Warn

@@ -87,11 +87,16 @@ def load(
     options: LoadOptions,
     *,
     progress: Progress = lambda tally: None,
+    before: Callable[[Batch], None] = lambda batch: None,
 ) -> LoadResult:
     """Load everything that *intake* yields; return what became of it.
 
     A batch is committed by a second thread while the next one is read. After an
     interruption every batch is in or not, never half, and the same call goes on.
+
+    Args:
+        progress: Is told what is in.
+        before: Is called with each batch while no transaction is open; may take its time.
 
     Raises:
         ConflictFound: By `OnConflict.ERROR`; rows of earlier batches are in the table.
@@ -121,6 +126,7 @@ def load(
             if pending is not None:
                 total += pending.result()
                 progress(total)
+            before(batch)
             pending = committer.submit(bring_in, batch)
             if options.max_rejects is not None and rejected.total() > options.max_rejects:
                 total += pending.result()

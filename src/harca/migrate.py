@@ -1,7 +1,7 @@
 """The whole of it: open, upgrade the schema, load, index, verify."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ from harca.errors import ConflictFound, NothingToVerify, NotVerified, counted
 from harca.load import Intake, LoadResult, load, notes_of
 from harca.model import Expired, OnConflict, Reader, Space, Tally
 from harca.options import LoadOptions, check_label
-from harca.postgres import indexes
+from harca.pace import FULL_SPEED, Pace
+from harca.postgres import indexes, pressure
 from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
 from harca.postgres.lock import OwnSessions, locked
@@ -44,6 +45,10 @@ class Watcher(Protocol):
         """Something went wrong that is tried again."""
         ...
 
+    def wait(self, why: str | None) -> None:
+        """The stage waits, and why; None: it goes on."""
+        ...
+
 
 class Unwatched:
     """Nobody is looking."""
@@ -56,6 +61,9 @@ class Unwatched:
 
     def trouble(self, message: str) -> None:
         """Say nothing; the log has it."""
+
+    def wait(self, why: str | None) -> None:
+        """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,7 @@ def migrate(
     target: Callable[[], Database],
     options: LoadOptions,
     *,
+    pace: Pace = FULL_SPEED,
     watcher: Watcher | None = None,
 ) -> Migration:
     """Bring the store at *path* into the database, and prove it.
@@ -107,7 +116,8 @@ def migrate(
     with staged(str(path)) as local:
         reader = open_store(local, options.defaults)
         database, watching = target(), watcher or Unwatched()
-        store = _Store(str(path), local, reader)
+        store = _Store(str(path), local, reader, pace=pace)
+        options = replace(options, batch_rows=pace.batch_rows(options.batch_rows))
 
         def attempt(reached: Reached) -> Migration:
             with reading_ahead(reader) as ahead:
@@ -175,6 +185,7 @@ class _Store:
     local: Path
     reader: Reader
     revision: str | None = None
+    pace: Pace = FULL_SPEED
     run_id: int | None = None
     sessions: OwnSessions = field(default_factory=OwnSessions)
 
@@ -207,6 +218,7 @@ def _load_alone(
     reached: Reached,
 ) -> Migration:
     reader = store.reader
+    pressure.require_measurable(conn, store.pace.pause_when)
     indexes.drop_before_first_load(conn)
     run = begin_run(
         conn,
@@ -218,6 +230,7 @@ def _load_alone(
     )
     store.run_id = run.run_id
     target = PostgresTarget(conn, run, volatile=reader.volatile)
+    checkpoint = pressure.checkpoint(target, store.pace, watcher)
     intake = Intake(reader, options, now=run.started_at)
     loading = intake
     if ahead:
@@ -229,7 +242,7 @@ def _load_alone(
         reached(_LOAD, tally.read)
         watcher.step(tally.read)
 
-    result = load(loading, target, options, progress=progress)
+    result = load(loading, target, options, progress=progress, before=checkpoint.passed)
     target.finish(notes_of(result, reader), outlived=result.outlived)
     reached(_INDEX)
     watcher.stage("index")

@@ -190,7 +190,7 @@ def _status_text(found: "Status") -> str:
                 ("run", "status", "read", "loaded", "unchanged", "superseded", "rejected", "store"),
                 [
                     (
-                        run["run_id"], run["status"], run["read"], run["loaded"],
+                        run["run_id"], render.run_status(run), run["read"], run["loaded"],
                         run["unchanged"], run["superseded"], run["rejected"], run["store"],
                     )
                     for run in found.runs

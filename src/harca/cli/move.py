@@ -16,6 +16,7 @@ from harca.cli.app import (
     begin,
     resolve,
 )
+from harca.cli.pace import MaxRowsOption, PauseWhenOption, read_pace
 from harca.cli.progress import watcher
 from harca.cli.store import (
     BatchRowsOption,
@@ -59,6 +60,8 @@ def migrate(
     mapping: MappingOption = None,
     batch_rows: BatchRowsOption = None,
     max_rejects: MaxRejectsOption = None,
+    max_rows_per_s: MaxRowsOption = None,
+    pause_when: PauseWhenOption = None,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -94,8 +97,9 @@ def migrate(
         batch_rows=batch_rows,
         max_rejects=max_rejects,
     )
+    pace = read_pace(max_rows_per_s, pause_when)
     with watcher(quiet=quiet) as watching:
-        done = run(store, lambda: resolve(database), options, watcher=watching)
+        done = run(store, lambda: resolve(database), options, pace=pace, watcher=watching)
 
     def as_dict() -> dict[str, Any]:
         result = done.result

@@ -25,6 +25,7 @@ class LineWatcher:
         self._silent = silent
         self._name = ""
         self._total: int | None = None
+        self._waits: str | None = None
         self._began = self._spoke = monotonic()
 
     def __enter__(self) -> "LineWatcher":
@@ -57,6 +58,14 @@ class LineWatcher:
         """Say at once what is tried again; with --quiet the log does."""
         if not self._silent:
             sys.stderr.write(f"{message}\n")
+
+    def wait(self, why: str | None) -> None:
+        """Say why the stage waits, now and then if that changes, and when it goes on."""
+        now = monotonic()
+        new = why is None or self._waits is None
+        if not self._silent and why != self._waits and (new or now - self._spoke >= _EVERY_S):
+            self._spoke, self._waits = now, why
+            sys.stderr.write(f"{self._name}: {why or 'goes on'}\n")
 
 
 class BarWatcher(LineWatcher):
@@ -118,6 +127,13 @@ class BarWatcher(LineWatcher):
         """Say it above the bar, which is where the stage was."""
         assert self._progress is not None
         self._progress.console.print(message, markup=False, highlight=False)
+
+    def wait(self, why: str | None) -> None:
+        """Show beside the bar why the stage waits; the next step takes that away."""
+        assert self._progress is not None
+        assert self._task is not None
+        if why is not None:
+            self._progress.update(self._task, counts=why)
 
     def _finish(self) -> None:
         assert self._progress is not None

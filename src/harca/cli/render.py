@@ -210,6 +210,11 @@ def migration(done: "Migration") -> str:
     return "\n".join(parts)
 
 
+def run_status(run: "dict[str, Any]") -> str:
+    """Return a run's status, as `harca status` lists it."""
+    return f"{run['status']}, paused" if run["paused_at"] else str(run["status"])
+
+
 def exported(done: "Exported") -> str:
     """Return what `harca export` shows."""
     return "\n".join(

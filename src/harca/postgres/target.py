@@ -294,7 +294,9 @@ def begin_run(
     with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
             f"UPDATE load_runs SET attempt = attempt + 1, status = 'loading', "
-            f"options = %(options)s, finished_at = NULL, fingerprint = NULL "
+            f"options = %(options)s, finished_at = NULL, fingerprint = NULL, "
+            # Whoever starts it wants it to run; what is tried again stays paused.
+            f"notes = CASE WHEN %(again)s::bigint IS NULL THEN notes - 'paused_at' ELSE notes END "
             f"WHERE (NOT {done} OR run_id = %(again)s) "
             f"AND run_id = (SELECT max(run_id) FROM load_runs "
             f"WHERE store = %(store)s AND revision IS NOT DISTINCT FROM %(revision)s "

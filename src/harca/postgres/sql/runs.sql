@@ -4,7 +4,8 @@ SELECT
     coalesce(b.read, r.read) AS read, coalesce(b.loaded, r.loaded) AS loaded,
     coalesce(b.unchanged, r.unchanged) AS unchanged,
     coalesce(b.superseded, r.superseded) AS superseded,
-    coalesce(b.rejected, r.rejected) AS rejected, r.started_at, r.finished_at
+    coalesce(b.rejected, r.rejected) AS rejected, r.started_at, r.finished_at,
+    CASE WHEN r.status = 'loading' THEN (r.notes ->> 'paused_at')::timestamptz END AS paused_at
 FROM load_runs r
 LEFT JOIN LATERAL (
     SELECT
