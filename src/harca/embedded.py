@@ -5,6 +5,7 @@ It runs while some harca or alembic process uses it, and stops with the last one
 """
 
 import os
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harca import private
 from harca.errors import CannotConnect, HarcaError
 
 _KEEP_RUNNING = "keep-running"
+_SOCKET = ".s.PGSQL.5432"
+_ENTER = 0o011  # pass through, and list nothing
 
 
 def home() -> Path:
@@ -95,6 +99,33 @@ def _runtime_folder() -> Iterator[None]:
             os.environ["XDG_RUNTIME_DIR"] = before
 
 
+@contextmanager
+def _modes_kept(folder: Path) -> Iterator[None]:
+    """Keep the folders around *folder* as closed as they are, if root starts the server.
+
+    The server runs as another user then, who has to pass through them: for that the package
+    lets everybody list them, root's home included.
+    """
+    before = {}
+    if os.getuid() == 0:
+        before = {path: stat.S_IMODE(path.stat().st_mode) for path in folder.parents}
+    try:
+        yield
+    finally:
+        for path, mode in before.items():
+            path.chmod(mode | _ENTER)
+
+
+def _close_socket(server: Any) -> None:
+    """Let nobody else connect, whom the server would take for its superuser.
+
+    Its data folder is closed, but a socket with too long a path is put elsewhere.
+    """
+    folder = server.get_postmaster_info().socket_dir
+    if folder is not None:
+        (folder / _SOCKET).chmod(0o600)
+
+
 def _forget_the_dead(server: Any) -> None:
     """Drop users that were killed: the server would wait for them to leave for ever."""
     users = server.global_process_id_list
@@ -118,9 +149,11 @@ def _server(*, stay: bool = False) -> Any:
     server = _package()
     folder = home() / "postgres"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folder(folder.parent, enter=os.getuid() == 0)
         stays = stay or _marker().exists()
-        found = server.get_server(folder, cleanup_mode=None if stays else "stop")
+        with _modes_kept(folder):
+            found = server.get_server(folder, cleanup_mode=None if stays else "stop")
+        _close_socket(found)
         if stays:  # it may have been asked for in this process before
             found.cleanup_mode = None
         _forget_the_dead(found)

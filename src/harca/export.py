@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from harca import private
 from harca.errors import HarcaError, Refused, UsageError
 from harca.migrate import Unwatched, Watcher
 from harca.model import Space
@@ -147,9 +148,11 @@ def _written_apart(folder: Path) -> Iterator[Path]:
     is_new = not folder.exists()
     try:
         place = folder / f".partial-{os.getpid()}"
-        place.mkdir(parents=True)
+        private.make_folder(folder)
+        private.make_folder(place)
         try:
             yield place
+            private.close_to_others(place)
             # What says that a dataset is there comes last.
             for entry in sorted(place.iterdir(), key=lambda entry: (entry.name == META, entry)):
                 entry.rename(folder / entry.name)

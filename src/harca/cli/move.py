@@ -268,6 +268,7 @@ def rejections_export(
     out = begin(json, quiet, verbose)
     import orjson
 
+    from harca import private
     from harca.errors import HarcaError
     from harca.options import check_folder
     from harca.status import rejections
@@ -277,14 +278,14 @@ def rejections_export(
     rows = rejections(resolve(database), run_id=run, reason=reason, payloads=True)
     first = next(rows, None)  # fails here if it fails, before there is a folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "rejections.jsonl").open("xb") as index:
+        private.make_folder(folder)
+        with private.create(folder / "rejections.jsonl") as index:
             for row in chain([first] if first else [], rows):
                 payload = row.pop("payload")  # the bytes themselves go to a file
                 row["file"] = None
                 if payload is not None:
                     row["file"] = f"{row['rejection_id']}.payload"
-                    with (folder / row["file"]).open("xb") as file:
+                    with private.create(folder / row["file"]) as file:
                         file.write(payload)
                     written += 1
                 index.write(orjson.dumps(row, default=str) + b"\n")
