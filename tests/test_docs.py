@@ -14,6 +14,7 @@ from harca.cli import look as _look  # noqa: F401
 from harca.cli import move as _move  # noqa: F401
 from harca.cli import pace as _pace  # noqa: F401
 from harca.cli import plans as _plans  # noqa: F401
+from harca.cli import safety as _safety  # noqa: F401
 from harca.cli.app import app
 from harca.model import Reason, Warn
 from tests.conftest import ROOT
@@ -106,6 +107,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
     steps: list[tuple[str, tuple[str | Path, ...]]] = [
         ("harca inspect", (store,)),
         ("harca migrate", (store,)),
+        ("harca backup", (store, "--backup-dir", tmp_path / "backups")),
         ("harca verify", (store,)),
         ("harca status", ()),
         ("harca search", ("--like", "1")),
@@ -113,6 +115,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca rejections export", (tmp_path / "out",)),
         ("harca export", (tmp_path / "exported",)),
         ("harca rollback", ("last",)),
+        ("harca restore", ()),
         ("harca plan", (store, "-m", "load it", "--max-rejects", "1")),
         ("harca load", ()),
         ("harca db url", ()),
@@ -120,6 +123,8 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
     ]
 
     for path, arguments in steps:
+        if path == "harca restore":
+            arguments = (next((tmp_path / "backups").iterdir()), "--replace")
         done = run_harca(*path.split()[1:], *arguments, "--json", database=database)
 
         documented = re.findall(r"^\| (`[^|]*) \|", section(path), re.MULTILINE)

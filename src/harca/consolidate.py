@@ -27,8 +27,9 @@ from harca.verify import LISTED, Check, Mismatch, Verification
 REVISION = "f06b2d81c9e7"  # the revision that consolidates
 UNKNOWN_MODEL = "unknown"
 
+LOCK = "the old tables"
+
 _log = logging.getLogger("harca.consolidate")
-_LOCK = "the old tables"
 _SHOWN = 5
 _INDEX_PATIENCE = "60s"
 
@@ -267,7 +268,7 @@ def go_on(
 @contextmanager
 def _connected(target: Database) -> Iterator[psycopg.Connection[Any]]:
     """Give a connection that works through the tables, alone, however long it takes."""
-    with locked(target, _LOCK) as conn:
+    with locked(target, LOCK) as conn:
         conn.execute("SET statement_timeout = 0")
         # Rather an error than rows that a policy hides.
         conn.execute("SET row_security = off")

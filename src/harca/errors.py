@@ -17,6 +17,9 @@
     * RowsChanged
     * StoreChanged
     * SeveralHeads
+    * NoRoom
+    * RowsCameAfter
+  * BackupUnusable
   * RunError                     a run cannot be found, finished or resumed
     * ConflictFound
       * AmbiguousIds
@@ -273,6 +276,43 @@ class SeveralHeads(Refused):
             "which is applied nowhere, to the other.",
         )
         self.heads, self.chain = heads, chain
+
+
+class NoRoom(Refused):
+    """A backup does not fit on the disk."""
+
+    def __init__(self, folder: str, *, free: int, needed: int | None = None) -> None:
+        wanted = f", the backup needs up to {needed:,}" if needed is not None else ""
+        super().__init__(
+            f'no room for a backup in "{folder}": {free:,} bytes are free{wanted}',
+            hint="Nothing was changed. Make room, give a folder on another disk with --backup-dir, "
+            "or go without a backup with `harca migrate --no-backup`.",
+        )
+        self.folder, self.free, self.needed = folder, free, needed
+
+
+class RowsCameAfter(Refused):
+    """A restore would delete rows that are not in the backup."""
+
+    def __init__(self, tables: dict[str, int]) -> None:
+        listed = ", ".join(f"{count:,} in {table}" for table, count in tables.items())
+        super().__init__(
+            f"{counted(sum(tables.values()), 'row')} came or changed after the backup: {listed}",
+            hint="Nothing was changed. Take a backup of them with `harca backup`, then let the "
+            "backup's rows replace them with --replace.",
+        )
+        self.tables = tables
+
+
+class BackupUnusable(HarcaError):
+    """A backup is not there, damaged, or in a form that cannot be read here."""
+
+    def __init__(self, folder: str, file: str, found: str) -> None:
+        super().__init__(
+            f'the backup "{folder}" cannot be used: {file}: {found}',
+            hint="Nothing was changed. Restore another backup, or an intact copy of this one.",
+        )
+        self.folder, self.file, self.found = folder, file, found
 
 
 class RunError(HarcaError):

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from harca import consolidate, migrations, rollback
 from harca.ahead import ReadAhead, reading_ahead
+from harca.backup import Backup, before_migration
 from harca.errors import ConflictFound, NothingToVerify, NotVerified, counted
 from harca.load import Intake, LoadResult, load, notes_of
 from harca.model import Expired, OnConflict, Reader, Space, Tally
@@ -80,6 +81,7 @@ class Migration:
     spaces: list[dict[str, Any]]
     options: LoadOptions
     revision: str | None = None
+    backup: Backup | None = None
 
     @property
     def complete(self) -> bool:
@@ -103,11 +105,15 @@ def migrate(
     *,
     pace: Pace = FULL_SPEED,
     watcher: Watcher | None = None,
+    backups: Path | None = None,
 ) -> Migration:
     """Bring the store at *path* into the database, and prove it.
 
     The store is opened first: if that fails, the database is not even connected to.
     Run again, it goes on where it was interrupted, or takes in what is new.
+
+    Args:
+        backups: Folder in which what could be lost is kept first; None: it is not.
 
     Raises:
         HarcaError: See `harca.errors`; what is committed by then stays, and the run is
@@ -120,10 +126,13 @@ def migrate(
         options = replace(options, batch_rows=pace.batch_rows(options.batch_rows))
 
         def attempt(reached: Reached) -> Migration:
+            if backups is not None:
+                _back_up_once(store, database, backups, options, watching)
             with reading_ahead(reader) as ahead:
                 watching.stage("schema")
                 migrations.upgrade(database, progress=watching.stage)
-                return _load_and_prove(store, ahead, database, options, watching, reached)
+                done = _load_and_prove(store, ahead, database, options, watching, reached)
+                return replace(done, backup=store.backup)
 
         database.reach()
         return retried(attempt, told=watching.trouble)
@@ -179,6 +188,7 @@ class _Store:
         local: Where it can be read.
         revision: The data revision that loads it, if one does.
         run_id: What the first attempt began, the others go on with.
+        is_backed_up: What could be lost is kept, or there is nothing.
     """
 
     path: str
@@ -188,6 +198,25 @@ class _Store:
     pace: Pace = FULL_SPEED
     run_id: int | None = None
     sessions: OwnSessions = field(default_factory=OwnSessions)
+    is_backed_up: bool = False
+    backup: Backup | None = None
+
+
+def _back_up_once(
+    store: _Store, database: Database, parent: Path, options: LoadOptions, watcher: Watcher
+) -> None:
+    """Keep what could be lost, before the first attempt changes anything."""
+    if store.is_backed_up:
+        return
+    watcher.stage("backup")
+    store.backup = before_migration(
+        database,
+        parent,
+        name=store_name(store.path, options),
+        store=(store.path, store.local),
+        ours=store.sessions,
+    )
+    store.is_backed_up = True
 
 
 def _load_and_prove(

@@ -88,6 +88,25 @@ def upgrade(
     return before, current(target, environment)
 
 
+def is_known(revision: str) -> bool:
+    """Say whether there is a file of a revision of the schema."""
+    return any(script.revision == revision for script in scripts().walk_revisions())
+
+
+def move(target: Database, revision: str) -> None:
+    """Bring the schema up or down to *revision*, of which there is a file.
+
+    Raises:
+        UnknownRevision: There is none of the one that *target* is at.
+    """
+    applied = is_applied(target, revision)
+    command = alembic.command.downgrade if applied else alembic.command.upgrade
+    try:
+        command(config(SCHEMA, target), revision)
+    except alembic.util.CommandError as exc:
+        raise HarcaError(f"alembic: {exc}") from exc
+
+
 def scripts(environment: Environment = SCHEMA) -> ScriptDirectory:
     """Return the files of a chain."""
     return ScriptDirectory.from_config(config(environment))

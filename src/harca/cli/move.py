@@ -18,6 +18,7 @@ from harca.cli.app import (
 )
 from harca.cli.pace import MaxRowsOption, PauseWhenOption, read_pace
 from harca.cli.progress import watcher
+from harca.cli.safety import BackupDirOption
 from harca.cli.store import (
     BatchRowsOption,
     CreatedOption,
@@ -62,13 +63,18 @@ def migrate(
     max_rejects: MaxRejectsOption = None,
     max_rows_per_s: MaxRowsOption = None,
     pause_when: PauseWhenOption = None,
+    backup_dir: BackupDirOption = None,
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Make no backup, whatever is in the database.")
+    ] = False,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Bring a store into PostgreSQL: upgrade the schema, load, index, verify.
+    """Bring a store into PostgreSQL: back up, upgrade the schema, load, index, verify.
 
+    A backup is made where there are rows already, before anything is changed.
     The store's format is told by its contents (docs/formats.md has the list).
     Run again, it goes on where it was interrupted, or takes in what is new. Exit code 0
     means that every record is in and compared; with rejected records beyond
@@ -77,6 +83,7 @@ def migrate(
     Example: harca migrate ./file-store --on-conflict newest
     """
     out = begin(json, quiet, verbose)
+    from harca.backup import default_folder
     from harca.migrate import migrate as run
 
     options = load_options(
@@ -99,7 +106,14 @@ def migrate(
     )
     pace = read_pace(max_rows_per_s, pause_when)
     with watcher(quiet=quiet) as watching:
-        done = run(store, lambda: resolve(database), options, pace=pace, watcher=watching)
+        done = run(
+            store,
+            lambda: resolve(database),
+            options,
+            pace=pace,
+            watcher=watching,
+            backups=None if no_backup else backup_dir or default_folder(),
+        )
 
     def as_dict() -> dict[str, Any]:
         result = done.result
@@ -119,6 +133,7 @@ def migrate(
             "verification": done.verification.as_dict(),
             "seconds": round(result.seconds, 3),
             "rows_per_s": round(result.tally.read / max(result.seconds, 1e-9), 1),
+            "backup": str(done.backup.folder) if done.backup else None,
         }
 
     out.result(as_dict, lambda: render.migration(done))

@@ -8,12 +8,14 @@ from harca.errors import counted
 
 if TYPE_CHECKING:
     from harca.apply import Applied, Step
+    from harca.backup import Backup
     from harca.export import Exported
     from harca.inspect import Inspection, SpaceFound
     from harca.migrate import Migration
     from harca.model import StoreNotes
     from harca.plan import Planned
     from harca.postgres.search import Answer
+    from harca.restore import Restored
     from harca.verify import Verification
 
 _SHOWN_MISMATCHES = 10
@@ -205,6 +207,8 @@ def migration(done: "Migration") -> str:
     if done.indexes_built:
         parts.append(f"indexes built: {', '.join(done.indexes_built)}")
     parts.append(verification(done.verification))
+    if done.backup is not None:
+        parts.append(f"What was there before is in {done.backup.folder}")
     if tally.loaded and done.revision is None:
         parts.append(f"To take it back: harca rollback {done.run_id}")
     return "\n".join(parts)
@@ -213,6 +217,50 @@ def migration(done: "Migration") -> str:
 def run_status(run: "dict[str, Any]") -> str:
     """Return a run's status, as `harca status` lists it."""
     return f"{run['status']}, paused" if run["paused_at"] else str(run["status"])
+
+
+def backup(done: "Backup") -> str:
+    """Return what `harca backup` shows."""
+    contents = done.contents
+    by = contents.method + (f" ({contents.note})" if contents.note else "")
+    parts = [
+        f"{counted(contents.rows, 'row')} of {counted(len(contents.tables), 'table')} written to "
+        f"{done.folder}: by {by}, {size(done.bytes)}",
+        table(
+            ("table", "rows", "fingerprint"),
+            [(one.label, one.rows, one.fingerprint) for one in contents.tables],
+        ),
+    ]
+    if store := contents.store:
+        parts.append(f"{counted(store['files'], 'file')} of the store listed with their digests")
+        if store["failed"]:
+            parts.append(
+                f"{counted(store['failed'], 'file')} could not be read: "
+                f"{'; '.join(store['unreadable'])}"
+            )
+    return "\n".join([*parts, f"To bring it back: harca restore {done.folder}"])
+
+
+def restored(done: "Restored") -> str:
+    """Return what `harca restore` shows."""
+    contents, lost = done.contents, done.replaced.lost
+    what = "were so already" if done.replaced.unchanged else "restored"
+    parts = [
+        f"{counted(contents.rows, 'row')} of {counted(len(contents.tables), 'table')} {what}, "
+        f"as of {contents.made_at}",
+        f"proved: {counted(len(contents.tables), 'fingerprint')} equal, every column of every row",
+    ]
+    if lost:
+        listed = ", ".join(f"{count:,} of {name}" for name, count in lost.items())
+        parts.append(f"rows that came or changed after the backup are gone: {listed}")
+    if done.revision != contents.revision:
+        parts.append(
+            f"the schema is at revision {done.revision}; the backup was made at "
+            f"{contents.revision or 'none'}"
+        )
+    if done.indexes_built:
+        parts.append(f"indexes built: {', '.join(done.indexes_built)}")
+    return "\n".join(parts)
 
 
 def exported(done: "Exported") -> str:

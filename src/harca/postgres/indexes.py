@@ -245,6 +245,23 @@ def create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
         conn.execute(keeping(index.name))
 
 
+def set_aside(conn: psycopg.Connection[Any]) -> list[sql.SQL | sql.Composed]:
+    """Drop the indexes on embeddings, within a transaction that replaces the rows.
+
+    Filling them row by row is slow. Returns the statements that make those again that a
+    revision has made; `build` makes the others.
+    """
+    remade: list[sql.SQL | sql.Composed] = []
+    left_alone = _kept(conn)
+    for name in existing(conn):
+        if name in left_alone:
+            row = conn.execute("SELECT pg_get_indexdef(%s::regclass)", [name]).fetchone()
+            assert row is not None
+            remade += [sql.SQL(row[0]), keeping(name)]
+        conn.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+    return remade
+
+
 def drop(conn: psycopg.Connection[Any], name: str) -> None:
     """Drop an index if it is there. Needs a connection in autocommit mode."""
     with _patient(conn):

@@ -1,0 +1,450 @@
+"""Backups: made before anything is changed, whole or not at all, and restored with proof."""
+
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from harca import backup_folder, migrations
+from harca.backup import Backup, back_up
+from harca.errors import BackupUnusable, NoRoom
+from harca.postgres import owned, programs
+from harca.postgres.connect import Database
+from harca.postgres.connect import database as resolve_database
+from harca.postgres.dump import Method
+from harca.postgres.lock import lock_store
+from harca.restore import restore
+from tests.stores import record, write_record, write_store
+
+
+@pytest.fixture(params=list(Method))
+def method(request, conn) -> Method:
+    """Each way of writing; pg_dump where there is one for the server."""
+    version = conn.info.server_version // 10_000
+    if request.param is Method.PG_DUMP and programs.find("pg_dump", at_least=version) is None:
+        pytest.skip(f"there is no pg_dump {version} here")
+    return Method(request.param)
+
+
+@pytest.fixture
+def store(tmp_path) -> Path:
+    return write_store(tmp_path / "store", 20)
+
+
+@pytest.fixture
+def loaded(store, database, run_harca) -> int:
+    """A store that was loaded, with a conflict and a rejection in it; the run."""
+    write_record(store / "a", record("twice", [1.0, 0.0, 0.5]))
+    write_record(store / "b", record("twice", [0.0, 1.0, 0.5]))
+    write_record(store, record("bad", [None]))
+    done = run_harca("migrate", store, "--max-rejects", "1", "--json", database=database)
+    assert done.code == 0, done.err
+    return int(done.json["run_id"])
+
+
+def fingerprints(database: Database) -> dict[str, str]:
+    """Return the fingerprint of every row of every table."""
+    with database.connect() as conn, conn.transaction():
+        owned.settle(conn)
+        tables = [*owned.find_own(conn), *owned.find_old(conn)]
+        return {table.label: str(owned.fingerprint(conn, table)) for table in tables}
+
+
+def made_in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+# -- migrate ---------------------------------------------------------------------------
+
+
+def test_a_first_load_makes_no_backup_and_a_later_one_does(
+    tmp_path, store, empty_database, run_harca
+):
+    first = run_harca("migrate", store, "--json", database=empty_database)
+    assert not (tmp_path / "harca-home" / "backups").exists()
+    before = fingerprints(empty_database)
+
+    second = run_harca("migrate", store, "--json", database=empty_database)
+
+    assert (first.code, second.code) == (0, 0), second.err
+    assert first.json["backup"] is None
+    (folder,) = made_in(tmp_path / "harca-home" / "backups")
+    assert second.json["backup"] == str(folder)
+    saved = backup_folder.read(folder)
+    assert {table.label: table.fingerprint for table in saved.tables} == {
+        name: found for name, found in before.items() if name in {t.label for t in saved.tables}
+    }
+    assert saved.revision == migrations.head()
+    assert saved.store is not None
+    assert saved.store["path"] == str(store)
+
+
+def test_no_backup_is_made_where_none_is_wanted(tmp_path, loaded, store, database, run_harca):
+    done = run_harca(
+        "migrate", store, "--no-backup", "--max-rejects", "1", "--json", database=database
+    )
+
+    assert done.code == 0, done.err
+    assert done.json["backup"] is None
+    assert not (tmp_path / "harca-home" / "backups").exists()
+
+
+def test_a_resumed_run_makes_no_other_backup(tmp_path, loaded, store, conn, database, run_harca):
+    conn.execute("UPDATE load_runs SET status = 'loading'")  # as an interruption leaves it
+
+    done = run_harca("migrate", store, "--max-rejects", "1", "--json", database=database)
+
+    assert done.json["resumed"] is True
+    assert done.json["backup"] is None
+
+
+def test_a_backup_that_does_not_fit_leaves_the_database_as_it_was(
+    tmp_path, loaded, store, conn, database
+):
+    conn.execute("DROP INDEX vector_embeddings_source_idx")  # seen by nobody but a schema upgrade
+    before = fingerprints(database)
+    write_record(store, record("new", [9.0, 9.0]))
+
+    done = limited(["migrate", str(store), "--backup-dir", str(tmp_path / "small")], database)
+
+    assert done.returncode == 4, done.stderr
+    assert 'error: no room for a backup in "' in done.stderr
+    assert "bytes are free" in done.stderr
+    assert made_in(tmp_path / "small") == []
+    assert fingerprints(database) == before
+
+
+def limited(arguments: list[str], database: Database) -> subprocess.CompletedProcess[str]:
+    """Run harca where no file can become larger than 4 KB, as under a quota."""
+    return subprocess.run(
+        [sys.executable, "-m", "harca", *arguments],
+        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# -- backup ----------------------------------------------------------------------------
+
+
+def test_a_backup_is_for_its_owner_only_whatever_the_umask(tmp_path, loaded, database, method):
+    before = os.umask(0o000)
+    try:
+        made = back_up(database, tmp_path / "new" / "backups", method=method)
+    finally:
+        os.umask(before)
+
+    files = list(made.folder.iterdir())
+    assert made.contents.method == method
+    assert len(files) > 1
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    folders = (made.folder, made.folder.parent, tmp_path / "new")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
+
+
+def test_the_store_s_files_are_listed_as_sha256sum_checks_them(
+    tmp_path, loaded, store, database, run_harca
+):
+    (store / "line\nbreak \\ é.txt").write_bytes(b"odd")
+    done = run_harca("backup", store, "--json", database=database)
+
+    listed = Path(done.json["folder"]) / "store.sha256"
+    checked = subprocess.run(
+        ["sha256sum", "--check", "--strict", str(listed)],
+        cwd=store, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert checked.returncode == 0, checked.stderr
+    assert done.json["store_files"] == len([path for path in store.rglob("*") if path.is_file()])
+
+
+def test_nothing_to_back_up_is_an_error(tmp_path, database, run_harca):
+    done = run_harca("backup", "--backup-dir", tmp_path / "backups", database=database)
+
+    assert done.code == 1
+    assert "there is nothing to back up" in done.err
+    assert not (tmp_path / "backups").exists()
+
+
+def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    free = backup_folder.free_bytes(tmp_path)
+
+    with pytest.raises(NoRoom, match=r"bytes are free, the backup needs up to") as refused:
+        backup_folder.require_room(tmp_path / "not" / "there", 2 * free + (1 << 40))
+
+    assert refused.value.needed == 2 * free + (1 << 40)
+    assert made_in(tmp_path) == []
+
+
+def test_a_full_device_is_told_and_leaves_nothing(tmp_path):
+    def fill() -> None:
+        with (
+            backup_folder.new_folder(tmp_path, "backup") as folder,
+            folder.create("begun"),
+            Path("/dev/full").open("wb") as full,
+        ):
+            full.write(b"x")
+
+    with pytest.raises(NoRoom):
+        fill()
+
+    assert made_in(tmp_path) == []
+
+
+def test_the_password_is_in_no_file_and_no_message(tmp_path, loaded, conn, database):
+    role = f"canary_{os.getpid()}"
+    canary = "c4n@ry/p4ss w%rd"
+    conn.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(
+        psycopg.sql.Identifier(role), psycopg.sql.Literal(canary)))  # fmt: skip
+    try:
+        conninfo = psycopg.conninfo.make_conninfo(database.conninfo, user=role, password=canary)
+        done = subprocess.run(
+            [sys.executable, "-m", "harca", "backup", "-v", "--backup-dir", tmp_path / "backups"],
+            env={**os.environ, "HARCA_DATABASE_URL": conninfo},
+            capture_output=True, check=False,
+        )  # fmt: skip
+    finally:
+        conn.execute(psycopg.sql.SQL("DROP ROLE {}").format(psycopg.sql.Identifier(role)))
+
+    assert done.returncode == 0, done.stderr.decode()
+    (folder,) = made_in(tmp_path / "backups")
+    contents = backup_folder.read(folder)
+    version = conn.info.server_version // 10_000
+    if programs.find("pg_dump", at_least=version):
+        assert contents.method == "pg_dump", contents.note  # it got the password
+    for said in (done.stdout, done.stderr, *(path.read_bytes() for path in folder.iterdir())):
+        assert b"c4n" not in said
+
+
+def test_a_killed_backup_leaves_nothing_that_could_be_taken_for_one(tmp_path, loaded, database):
+    parent = tmp_path / "backups"
+    program = (
+        "import os, pathlib\n"
+        "from harca import backup_folder\n"
+        "from harca.backup import back_up\n"
+        "from harca.postgres.connect import database\n"
+        "backup_folder.NewFolder.seal = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"back_up(database(), pathlib.Path({str(parent)!r}))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
+        check=False,
+    )
+    (partial,) = made_in(parent)
+
+    made = back_up(database, parent)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert partial.name.startswith(".partial-")
+    with pytest.raises(BackupUnusable, match=r"backup\.json: No such file"):
+        backup_folder.read(partial)
+    assert made_in(parent) == [made.folder]
+
+
+# -- restore ---------------------------------------------------------------------------
+
+
+def test_a_migration_is_undone_by_a_restore(tmp_path, loaded, store, conn, database, run_harca):
+    before = fingerprints(database)
+    write_record(store, record("new", [9.0] * 8))
+    write_record(store, record("テキスト 1", [0.25] * 8, createdAt="2026-01-01T00:00:00.000Z"))
+    migrated = run_harca("migrate", store, "--max-rejects", "1", "--json", database=database)
+    assert fingerprints(database) != before
+    changed = fingerprints(database)
+
+    refused = run_harca("restore", migrated.json["backup"], database=database)
+    assert fingerprints(database) == changed
+    done = run_harca("restore", migrated.json["backup"], "--replace", "--json", database=database)
+
+    assert refused.code == 4
+    assert "came or changed after the backup: " in refused.err
+    assert "--replace" in refused.err
+    assert done.code == 0, done.err
+    assert done.json["verified"] is True
+    assert done.json["lost"] > 0
+    assert fingerprints(database) == before
+    again = run_harca("migrate", store, "--max-rejects", "1", "--json", database=database)
+    assert again.json["run_id"] > migrated.json["run_id"]  # which is never handed out again
+
+
+def test_each_way_of_writing_is_restored(tmp_path, loaded, conn, database, method):
+    conn.execute(
+        "UPDATE vector_embeddings SET content = E'tab\\there \\\\. \\n\\\\.\\n end', "
+        "source = NULL WHERE id = 1"
+    )
+    before = fingerprints(database)
+    made = back_up(database, tmp_path, method=method)
+    conn.execute("DELETE FROM vector_embeddings WHERE id <= 5")
+    conn.execute("DELETE FROM rejections")
+
+    done = restore(database, made.folder)
+
+    assert fingerprints(database) == before
+    assert not done.replaced.unchanged
+    assert done.replaced.lost == {}  # rows that are only missing are put back without --replace
+    assert restore(database, made.folder).replaced.unchanged
+
+
+def test_into_an_empty_database(tmp_path, loaded, database, empty_database, method, run_harca):
+    made = back_up(database, tmp_path / "backups", method=method)
+
+    done = run_harca("restore", made.folder, database=empty_database)
+
+    assert done.code == 0, done.err
+    assert "proved: " in done.out
+    assert fingerprints(empty_database) == fingerprints(database)
+    assert migrations.current(empty_database) == migrations.head()
+    verified = run_harca("verify", database=empty_database)
+    assert verified.code == 0, verified.out + verified.err
+
+
+def test_indexes_are_valid_afterwards(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 1_100, dims=4)
+    assert run_harca("migrate", store, database=database).code == 0
+    made = back_up(database, tmp_path / "backups")
+    conn.execute("DELETE FROM vector_embeddings WHERE id % 2 = 0")
+
+    done = restore(database, made.folder)
+
+    indexes = conn.execute(
+        "SELECT c.relname, indisvalid FROM pg_index JOIN pg_class c ON c.oid = indexrelid "
+        "WHERE indrelid = 'vector_embeddings'::regclass"
+    ).fetchall()
+    assert all(valid for _, valid in indexes)
+    assert [name for name, _ in indexes if "_ann_" in name] == done.indexes_built
+
+
+@pytest.fixture
+def made(tmp_path, loaded, database) -> Backup:
+    return back_up(database, tmp_path / "backups")
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "contents", "no json", "newer"])
+def test_a_damaged_backup_is_refused_before_anything_is_changed(
+    damage, made, conn, database, run_harca
+):
+    conn.execute("DELETE FROM vector_embeddings WHERE id = 1")
+    before = fingerprints(database)
+    name = made.contents.tables[0].file
+    path = made.folder / (name if damage in ("bit", "cut", "gone") else "backup.json")
+    data = bytearray(path.read_bytes())
+    if damage == "bit":
+        data[len(data) // 2] ^= 1
+    elif damage == "contents":
+        data = data.replace(b'"rows": 2', b'"rows": 3')
+    elif damage == "newer":
+        data = data.replace(b'"format": 1', b'"format": 9')
+    elif damage in ("cut", "no json"):
+        del data[-10:]
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data)
+
+    done = run_harca("restore", made.folder, "--replace", database=database)
+
+    assert done.code == 1
+    assert path.name in done.err
+    assert "cannot be used" in done.err
+    assert fingerprints(database) == before
+
+
+def test_rows_that_are_not_those_of_the_backup_are_rolled_back(made, conn, database, run_harca):
+    conn.execute("DELETE FROM vector_embeddings WHERE id = 1")
+    before = fingerprints(database)
+    forge(made.folder, "vector_embeddings", fingerprint="1:0000000000000000")
+
+    done = run_harca("restore", made.folder, database=database)
+
+    assert done.code == 3
+    assert "has the fingerprint" in done.err
+    assert "Nothing was changed" in done.err
+    assert fingerprints(database) == before
+
+
+def forge(folder: Path, table: str, **fields: str) -> None:
+    """Rewrite what ``backup.json`` says about a table, with a digest that fits."""
+    path = folder / "backup.json"
+    raw = json.loads(path.read_text("utf-8"))
+    next(one for one in raw["tables"] if one["name"] == table).update(fields)
+    raw["sha256"] = backup_folder._digest(raw)
+    path.write_text(json.dumps(raw), "utf-8")
+
+
+def test_a_killed_restore_changes_nothing_and_can_be_run_again(made, conn, database):
+    expected = fingerprints(database)
+    conn.execute("DELETE FROM vector_embeddings WHERE id <= 10")
+    before = fingerprints(database)
+    program = (
+        "import os, pathlib\n"
+        "from harca.postgres.connect import database\n"
+        "from harca.postgres.undump import Undump\n"
+        "from harca.restore import restore\n"
+        "Undump._prove = lambda *_: os.kill(os.getpid(), 9)\n"
+        f"restore(database(), pathlib.Path({str(made.folder)!r}))\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    wait_for_others(conn)
+    assert fingerprints(database) == before
+
+    restore(database, made.folder)
+
+    assert fingerprints(database) == expected
+
+
+def wait_for_others(conn: psycopg.Connection) -> None:
+    """Wait until the server has noticed that a client has gone."""
+    for _ in range(600):
+        others = conn.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        if not others.rowcount:
+            return
+        time.sleep(0.1)
+    raise AssertionError("a session is left")
+
+
+def test_a_store_that_is_being_loaded_is_not_restored(made, database, run_harca):
+    (name,) = made.contents.stores
+    with database.connect() as locker:
+        lock_store(locker, name)
+        done = run_harca("restore", made.folder, "--replace", database=database)
+
+    assert done.code == 4
+    assert "another process is working on store" in done.err
+
+
+def test_somebody_s_foreign_key_is_refused(made, conn, database, run_harca):
+    conn.execute("CREATE TABLE theirs (id int REFERENCES vector_embeddings)")
+    conn.execute("DELETE FROM vector_embeddings WHERE id = 1")
+
+    done = run_harca("restore", made.folder, database=database)
+
+    assert done.code == 4
+    assert "the foreign key theirs_id_fkey of theirs refers to rows" in done.err
+
+
+def test_a_database_that_is_not_there_is_told(made, tmp_path, run_harca):
+    nowhere = resolve_database("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
+
+    done = run_harca("restore", made.folder, database=nowhere)
+
+    assert done.code == 1
+    assert "cannot connect" in done.err
