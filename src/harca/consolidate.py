@@ -31,7 +31,7 @@ LOCK = "the old tables"
 
 _log = logging.getLogger("harca.consolidate")
 _SHOWN = 5
-_INDEX_PATIENCE = "60s"
+_INDEX_PATIENCE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ def _connected(target: Database) -> Iterator[psycopg.Connection[Any]]:
 def _build_indexes(conn: psycopg.Connection[Any], progress: Callable[[str], None]) -> None:
     """Build them unless an old transaction, for which a build waits, does not end."""
     try:
-        indexes.build(conn, progress=progress, patience=_INDEX_PATIENCE)
+        indexes.build(conn, progress=progress, patience_s=_INDEX_PATIENCE_S)
     except pg.LockNotAvailable:
         oldest = conn.execute(
             "SELECT pid, application_name FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "

@@ -1,5 +1,6 @@
 """What both Alembic environments share, and how harca itself runs them."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from alembic.script.revision import RevisionError
 
 from harca import operations as operations  # registers them, where no entry point does
 from harca.errors import HarcaError, SchemaNotReady, SeveralHeads, TargetError, UnknownRevision
+from harca.postgres import lock
 from harca.postgres.connect import Database, database, target_error, translated
 from harca.redact import redacted
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from harca.consolidate import LegacyOptions
+
+_log = logging.getLogger("harca.migrations")
 
 LEDGER = "5e7b20c3d4f6"  # the revision that makes it
 LOADABLE = "a91c6e08b7d2"  # from here on, stores can be loaded
@@ -149,8 +153,11 @@ def pending(target: Database, environment: Environment = SCHEMA) -> list[Script]
 def current(target: Database, environment: Environment = SCHEMA) -> str | None:
     """Return the revision that *target* is at; None before the first."""
     engine = target.engine()
-    with engine.connect() as connection:
-        return current_on(connection, environment)
+    try:
+        with engine.connect() as connection:
+            return current_on(connection, environment)
+    except sqlalchemy.exc.DBAPIError as exc:
+        raise _in_our_words(exc) from exc
 
 
 def current_on(connection: "Connection", environment: Environment = SCHEMA) -> str | None:
@@ -223,8 +230,7 @@ def run(context: Any, **options: Any) -> None:
         target = settings.attributes.get("database") or database(explicit)
         settings.attributes["database"] = target
         with target.engine().connect() as connection:
-            # Two first upgrades at once would both create everything.
-            connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended('harca', 1))")
+            _alone(connection, settings.attributes.get("progress", _log.info))
             connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
             connection.commit()
             context.configure(connection=connection, **options)
@@ -242,6 +248,20 @@ def run(context: Any, **options: Any) -> None:
         raise alembic.util.CommandError(
             redacted(f"{ours}\n  hint: {ours.hint}" if ours.hint else str(ours))
         ) from exc
+
+
+def _alone(connection: "Connection", waiting: Callable[[str], object]) -> None:
+    """Keep others from running revisions until the connection closes, however idle it is.
+
+    Two first upgrades at once would both create everything.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    with translated():
+        driver.autocommit = True
+        lock.notice_loss(driver)
+        lock.take(driver, lock.SCHEMA_LOCK, waiting=waiting)
+        driver.autocommit = False
 
 
 def arguments(context: Any) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Two processes never work on one store at once, and nobody is locked out for ever."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import psycopg
@@ -139,6 +142,47 @@ def test_a_lock_that_goes_with_its_connection_is_not_given_back(database):
             conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
         assert caught.value.sqlstate == "57P01"
+
+
+def test_four_first_migrations_at_once_all_succeed(tmp_path, empty_database):
+    """They upgrade the schema, load and build indexes in each other's way."""
+    environment = {**os.environ, "HARCA_DATABASE_URL": empty_database.conninfo}
+    all_of_them = [
+        subprocess.Popen(
+            [sys.executable, "-m", "harca", "migrate", write_store(tmp_path / name, 3, seed=seed)],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed, name in enumerate("abcd")
+    ]
+
+    ended = [(one.communicate(timeout=240)[1], one.returncode) for one in all_of_them]
+
+    assert [code for _, code in ended] == [0, 0, 0, 0], ended
+    assert sum("waiting for another harca to be done: server process" in err for err, _ in ended)
+    with empty_database.connect() as conn:
+        assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (12,)
+        assert conn.execute(
+            "SELECT count(*) FROM pg_index WHERE indrelid = 'vector_embeddings'::regclass "
+            "AND NOT indisvalid"
+        ).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("sent", [b"pg_try_advisory_lock", b"ADD COLUMN store_key"])
+def test_an_upgrade_whose_connection_is_lost_is_told_without_a_traceback(
+    sent, empty_database, run_alembic
+):
+    with Proxy(empty_database.conninfo) as network:
+        network.cut_at(sent)
+
+        cut = run_alembic("upgrade", "head", database=network.through(empty_database))
+
+    assert cut.code == 255
+    assert "The connection was lost" in cut.err
+    assert "Traceback" not in cut.err
 
 
 def test_refusal_says_whom_it_cannot_see():

@@ -1,19 +1,14 @@
 """Rollbacks out of order, edits by the application, interruptions: nothing is lost."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from harca import migrations
 from harca.errors import RunError
 from harca.load import Intake, load
 from harca.options import LoadOptions
 from harca.postgres.target import PostgresTarget, begin_run
 from harca.readers.base import open_store
-from tests.conftest import ROOT
 from tests.stores import record, write_record, write_store
 
 
@@ -297,18 +292,3 @@ def test_both_tables_of_an_export_are_read_and_no_field_is_lost(
     assert rows["ccode_vectors"] == rows["cembeddings"] == {"a": 1, "title": "t"}
     assert rows["ownharca-files"]["directory"] == "mine"
     assert rows["ownharca-files"]["store_directory"] == "."
-
-
-def test_two_first_upgrades_at_once_both_succeed(empty_database):
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-m", "alembic", "upgrade", "head"],
-            cwd=ROOT,
-            env={**os.environ, "HARCA_DATABASE_URL": empty_database.conninfo},
-            stderr=subprocess.DEVNULL,
-        )
-        for _ in range(2)
-    ]
-
-    assert [one.wait(120) for one in both] == [0, 0]
-    assert migrations.current(empty_database) == migrations.head()

@@ -228,7 +228,7 @@ def test_a_function_whose_body_knows_its_table_goes_back(app, alembic, empty_dat
 
 
 def test_an_old_transaction_elsewhere_does_not_stop_it(app, alembic, empty_database, monkeypatch):
-    monkeypatch.setattr(consolidate, "_INDEX_PATIENCE", "300ms")
+    monkeypatch.setattr(consolidate, "_INDEX_PATIENCE_S", 0.3)
     legacy.create(app, CODE_VECTORS["setup script"])
     app.execute(MANY, [1536])
     alembic("upgrade", BEFORE)

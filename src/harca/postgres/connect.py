@@ -145,6 +145,8 @@ class Database:
             "postgresql+psycopg://",
             creator=lambda: self.connect(autocommit=False),
             poolclass=NullPool,
+            # It is closed anyway; of one that is lost, the reset would print a traceback.
+            pool_reset_on_return=None,
         )
 
 

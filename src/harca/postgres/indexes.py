@@ -20,6 +20,7 @@ from harca.errors import TargetError
 from harca.model import Space
 from harca.postgres import legacy
 from harca.postgres.digest import query
+from harca.postgres.lock import INDEX_LOCK, alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +144,7 @@ def build(
     conn: psycopg.Connection[Any],
     *,
     progress: Callable[[str], None] = lambda message: None,
-    patience: str = "0",
+    patience_s: float | None = None,
 ) -> list[str]:
     """Make the indexes that the spaces deserve, drop others, refresh statistics.
 
@@ -152,11 +153,20 @@ def build(
     revision has made is left alone. Needs a connection in autocommit mode.
 
     Args:
-        patience: How long a build waits for older snapshots (``lock_timeout``); 0: for ever.
+        patience_s: How long it waits for another build, and for older snapshots; None: for
+            ever.
 
     Raises:
         psycopg.errors.LockNotAvailable: Longer than that.
     """
+    with _patient(conn, patience_s, waiting=progress):
+        built = _build(conn, progress)
+        # Autovacuum would come to it later; the planner needs it for the first search.
+        conn.execute("ANALYZE vector_embeddings")
+    return built
+
+
+def _build(conn: psycopg.Connection[Any], progress: Callable[[str], None]) -> list[str]:
     can = capabilities(conn)
     deserved = {
         index.name: index
@@ -166,26 +176,21 @@ def build(
     there = existing(conn)
     left_alone = _kept(conn)
     built = []
-    with _patient(conn, patience):
-        for name, valid in there.items():
-            if name != PLAN_INDEX and not (valid and (name in deserved or name in left_alone)):
+    for name, valid in there.items():
+        if name != PLAN_INDEX and not (valid and (name in deserved or name in left_alone)):
+            conn.execute(dropping(name))
+    for name, index in deserved.items():
+        if not there.get(name):
+            space = index.space
+            progress(f"index for {space.model_id}/{space.dims}, {space.records:,} rows")
+            try:
+                _create(conn, index)
+            except pg.NumericValueOutOfRange:
+                # A component is beyond half precision: searched exactly.
                 conn.execute(dropping(name))
-        for name, index in deserved.items():
-            if not there.get(name):
-                space = index.space
-                progress(f"index for {space.model_id}/{space.dims}, {space.records:,} rows")
-                try:
-                    _create(conn, index)
-                except pg.NumericValueOutOfRange:
-                    conn.execute(
-                        dropping(name)
-                    )  # a component is beyond half precision: searched exactly
-                    continue
-                built.append(name)
-        built += _plan_index(conn, list(deserved.values()), there, progress)
-    # Autovacuum would come to it later; the planner needs it for the first search.
-    conn.execute("ANALYZE vector_embeddings")
-    return built
+                continue
+            built.append(name)
+    return built + _plan_index(conn, list(deserved.values()), there, progress)
 
 
 def _could_refuse(conn: psycopg.Connection[Any], index: SpaceIndex) -> bool:
@@ -212,8 +217,9 @@ def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
         "AND pg_get_indexdef(i.indexrelid) LIKE %s",
         [_PREFIX.replace("_", r"\_") + "%", "%halfvec%"],
     )
-    for (name,) in found.fetchall():
-        conn.execute(dropping(name))
+    with _patient(conn):
+        for (name,) in found.fetchall():
+            conn.execute(dropping(name))
 
 
 def create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
@@ -232,8 +238,8 @@ def create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
             f"{index.type}",
             hint="Update the extension: HNSW came with 0.5, halfvec with 0.7.",
         )
-    there = valid_index(conn, index.space)
     with _patient(conn):
+        there = valid_index(conn, index.space)
         if there is None or not _is_made_as(there, index):
             row = conn.execute(
                 "SELECT count(*) FROM vector_embeddings WHERE model_id = %s AND dims = %s",
@@ -445,10 +451,23 @@ def _ivfflat_memory(lists: int, dims: int) -> int:
 
 
 @contextmanager
-def _patient(conn: psycopg.Connection[Any], patience: str = "0") -> "Iterator[None]":
-    # A concurrent build waits for older snapshots. A timeout would end it and leave an
-    # INVALID index; concurrent commands make nobody wait, so they can be patient.
-    with _set(conn, lock_timeout=patience, statement_timeout="0"):
+def _patient(
+    conn: psycopg.Connection[Any],
+    patience_s: float | None = None,
+    *,
+    waiting: Callable[[str], object] = lambda message: None,
+) -> "Iterator[None]":
+    """Build and drop indexes as the only one who does, however long it takes.
+
+    Two who build on one table side by side wait for each other: one for the table, holding a
+    snapshot, the other for that snapshot.
+    """
+    with (
+        alone(conn, INDEX_LOCK, patience_s=patience_s, waiting=waiting),
+        # A concurrent build waits for older snapshots. A timeout would end it and leave an
+        # INVALID index; concurrent commands make nobody wait, so they can be patient.
+        _set(conn, lock_timeout=f"{1000 * (patience_s or 0):.0f}ms", statement_timeout="0"),
+    ):
         yield
 
 
