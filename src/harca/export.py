@@ -27,6 +27,7 @@ from harca.postgres import export as table
 from harca.postgres.connect import Database, translated
 from harca.postgres.export import Part, Row
 from harca.readers.vdf import HARCA, META, OURS
+from harca.row_line import row_line
 
 _GROUP_BYTES = 16 << 20
 _VDF_VERSION = "0.1"
@@ -174,18 +175,17 @@ def _write_jsonl(place: Path, parts: _Parts, several: bool) -> None:
     with (place / "rows.jsonl").open("wb") as file:
         for part, rows in parts:
             for row in rows:
-                # As doubles, which hold a float32 exactly and are what JSON's numbers become.
-                value = {
+                line = row_line(
                     **({"store": part.store} if several else {}),
-                    "store_key": row.key,
-                    "content": row.content,
-                    "embedding": row.embedding.astype(np.float64),
-                    "metadata": orjson.Fragment(row.metadata),
-                    "model_id": part.space.model_id,
-                    "created_at": row.created_at,
-                    "source": row.source,
-                }
-                file.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+                    store_key=row.key,
+                    content=row.content,
+                    embedding=row.embedding,
+                    metadata=row.metadata,
+                    model_id=part.space.model_id,
+                    created_at=row.created_at,
+                    source=row.source,
+                )
+                file.write(line + b"\n")
 
 
 def _write_parquet(place: Path, parts: _Parts, several: bool) -> None:
