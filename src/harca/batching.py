@@ -1,6 +1,6 @@
 """Records -> batches, bounded by rows and by bytes. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harca.model import Record, Rejection
@@ -18,17 +18,30 @@ class Batch:
     Attributes:
         number: Counts from 1.
         origins: The first and the last place read from.
+        refused: Keys of records that the target has refused, which are rejections now.
     """
 
     number: int
     records: list[Record] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     origins: tuple[str, str] = ("", "")
+    refused: frozenset[str] = frozenset()
 
     @property
     def read(self) -> int:
         """Entries read for this batch, rejected ones among them."""
         return len(self.records) + len(self.rejections)
+
+    def without(self, refused: Collection[Record], rejections: list[Rejection]) -> "Batch":
+        """Return the batch with *rejections* in place of the records *refused*."""
+        gone = set(map(id, refused))
+        return Batch(
+            self.number,
+            [record for record in self.records if id(record) not in gone],
+            self.rejections + rejections,
+            self.origins,
+            self.refused | {record.key for record in refused},
+        )
 
 
 def batched(

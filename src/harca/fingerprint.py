@@ -82,6 +82,11 @@ class Fingerprint:
         self.counts[bucket] += count
         self.sums[bucket] += total
 
+    def add_all(self, other: "Fingerprint") -> None:
+        """Count another set's records in."""
+        for bucket in range(BUCKETS):
+            self.add_part(bucket, *other._part(bucket))
+
     @property
     def count(self) -> int:
         """Number of records."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from harca.batching import Batch
 from harca.conflicts import Fate, Known
-from harca.model import Record, Tally
+from harca.model import Record, Rejection, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Plan:
         outdone: Keys of rows that stood for a record of this pass that has lost now.
         losers: Records that go to ``superseded``, with why.
         settled: Keys whose row will stand for a record of this pass.
+        outlived: Keys whose row is of an earlier run and stays instead of a record.
+        kept: Those of them of which that record was refused, and has not lost.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -47,6 +49,16 @@ class Plan:
     outdone: list[str] = field(default_factory=list)
     losers: list[tuple[Fate, Record]] = field(default_factory=list)
     settled: set[str] = field(default_factory=set)
+    outlived: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refusal:
+    """A record that the target does not take, and what is noted of it."""
+
+    record: Record
+    rejection: Rejection
 
 
 class Target(Protocol):
@@ -62,6 +74,10 @@ class Target(Protocol):
         """Return what is there under *keys*; *settled* ones stand for this pass's records."""
         ...
 
-    def commit(self, batch: Batch, plan: Plan) -> None:
-        """Bring a batch in and note it, in one transaction."""
+    def commit(self, batch: Batch, plan: Plan) -> list[Refusal]:
+        """Bring a batch in and note it, in one transaction.
+
+        Returns:
+            Records that are refused: then nothing was brought in.
+        """
         ...

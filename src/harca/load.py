@@ -26,6 +26,7 @@ class LoadResult:
 
     Attributes:
         outlived: Keys whose row is of an earlier run and stays instead of a record.
+        kept: Those of them of which the record was refused by the server.
         skipped: Records left out because they are expired and the operator said so.
         warnings: How often each oddity was met in what was accepted.
         rejected: How often each reason was given.
@@ -37,6 +38,7 @@ class LoadResult:
     skipped: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    kept: frozenset[str] = frozenset()
 
 
 class Intake:
@@ -112,33 +114,43 @@ def load(
     )
     total = Tally()
     rejected: Counter[str] = Counter()
-    pending: Future[Tally] | None = None
+    pending: Future[tuple[Batch, Tally]] | None = None
 
-    def bring_in(batch: Batch) -> Tally:
-        plan = planner.plan(batch)
-        target.commit(batch, plan)
-        planner.committed(plan)
-        return plan.tally
+    def bring_in(batch: Batch) -> tuple[Batch, Tally]:
+        while True:
+            plan = planner.plan(batch)
+            refusals = target.commit(batch, plan)
+            if not refusals:
+                planner.committed(plan)
+                return batch, plan.tally
+            # What lost against a record that is refused has not lost: it is planned anew.
+            batch = batch.without(
+                [refusal.record for refusal in refusals],
+                [refusal.rejection for refusal in refusals],
+            )
+
+    def settle(pending: Future[tuple[Batch, Tally]]) -> None:
+        nonlocal total
+        batch, tally = pending.result()
+        total += tally
+        rejected.update(one.reason for one in batch.rejections)
+        progress(total)
+        if options.max_rejects is not None and total.rejected > options.max_rejects:
+            raise TooManyRejections(
+                total.rejected,
+                allowed=options.max_rejects,
+                run_id=target.run.run_id,
+                last=str(batch.rejections[-1]),
+            )
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="harca-commit") as committer:
         for batch in intake.batches(rows=options.batch_rows):
-            rejected.update(one.reason for one in batch.rejections)
             if pending is not None:
-                total += pending.result()
-                progress(total)
+                settle(pending)
             before(batch)
             pending = committer.submit(bring_in, batch)
-            if options.max_rejects is not None and rejected.total() > options.max_rejects:
-                total += pending.result()
-                raise TooManyRejections(
-                    rejected.total(),
-                    allowed=options.max_rejects,
-                    run_id=target.run.run_id,
-                    last=str(batch.rejections[-1]),
-                )
         if pending is not None:
-            total += pending.result()
-            progress(total)
+            settle(pending)
     if total.read == 0 and intake.skipped == 0:
         raise SourceError(
             "the store had records when it was opened, and none when it was read",
@@ -151,6 +163,7 @@ def load(
         intake.skipped,
         intake.warnings,
         rejected,
+        frozenset(planner.kept),
     )
 
 
@@ -171,24 +184,31 @@ class Planner:
         self._had_rows = target.has_rows()
         # As many as there are conflicts, which is few.
         self.outlived: set[str] = set()
+        self.kept: set[str] = set()
 
     def plan(self, batch: Batch) -> Plan:
         """Return what *batch* does, given what the table holds now."""
         plan = Plan()
         plan.tally.read = batch.read
         plan.tally.rejected = len(batch.rejections)
-        keys = [record.key for record in batch.records]
+        keys = [record.key for record in batch.records] + sorted(batch.refused)
         settled = self._seen.in_batch(keys)
         # A first load of keys never met before needs to ask nothing.
         asked = keys if self._had_rows else sorted(settled)
         known = self._target.known(asked, settled=settled) if asked else {}
         for record in batch.records:
             self._place(record, plan, known)
+        for key in batch.refused:
+            if (row := known.get(key)) is not None and not row.settled:
+                plan.kept.add(key)
+        plan.outlived |= plan.kept
         return plan
 
     def committed(self, plan: Plan) -> None:
         """Remember the keys of a batch that is in."""
         self._seen.add(plan.settled)
+        self.outlived = (self.outlived - plan.settled) | plan.outlived
+        self.kept = (self.kept - plan.settled) | plan.kept
 
     def _place(self, record: Record, plan: Plan, known: dict[str, Known]) -> None:
         """Add one record to *plan*; keep *known* as it will be after it."""
@@ -208,10 +228,10 @@ class Planner:
             plan.losers.append((fate, record))
             tally.superseded += 1
             if not before.settled:
-                self.outlived.add(key)  # unless another record stands behind the row
+                plan.outlived.add(key)  # unless another record stands behind the row
             return
         plan.settled.add(key)
-        self.outlived.discard(key)
+        plan.outlived.discard(key)
         if fate in (Fate.UNCHANGED, Fate.RESUMED):
             tally.unchanged += fate is Fate.UNCHANGED
             tally.loaded += fate is Fate.RESUMED
@@ -264,6 +284,7 @@ def _after(
 def notes_of(result: LoadResult, reader: Reader) -> dict[str, Any]:
     """Return what the ledger notes beside the counts."""
     return {
+        **({"kept_keys": sorted(result.kept)} if result.kept else {}),
         "skipped": result.skipped,
         "outlived": len(result.outlived),
         "warnings": dict(result.warnings),

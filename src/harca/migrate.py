@@ -164,7 +164,7 @@ def load_and_prove(
         done = retried(attempt, told=watching.trouble)
     if not done.verification.ok:
         raise NotVerified(
-            f'"{done.store}" and the table differ in {done.verification.mismatch_count} records',
+            f'"{done.store}" and the table differ: {done.verification.summary}',
             hint=f"See `harca verify {shown(str(path))}`. The revision is not stamped; run it "
             "again when the reason is gone.",
         )

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     DUPLICATE_KEY = "duplicate-key"
     JSONB_DIFFERS = "jsonb-differs"
+    REFUSED = "refused-by-server"
 
 
 class Warn(StrEnum):

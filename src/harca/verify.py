@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harca.errors import NothingToVerify
+from harca.errors import NothingToVerify, counted
 from harca.fingerprint import Fingerprint, digest
 from harca.model import Record, Rejection, Tally
 
@@ -73,6 +73,16 @@ class Verification:
         """True if something was compared and nothing differs."""
         return bool(self.checks) and all(check.ok for check in self.checks)
 
+    @property
+    def summary(self) -> str:
+        """What differs, on one line."""
+        if self.mismatch_count:
+            return counted(self.mismatch_count, "record")
+        failed = [check for check in self.checks if not check.ok]
+        return "; ".join(
+            f"{check.name}: expected {check.expected}, found {check.found}" for check in failed
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as ``--json`` shows it."""
         return {
@@ -120,6 +130,10 @@ class Rows(Protocol):
         """Return the fingerprint of all records."""
         ...
 
+    def refused(self) -> Iterator[Record]:
+        """Yield the records that the table would not take, as they are kept instead."""
+        ...
+
     def outlived(self) -> tuple[str, str]:
         """Return the fingerprint of rows that stay instead of records: noted, and now."""
         ...
@@ -146,7 +160,7 @@ def verify(
         volatile: Metadata keys that the application rewrites when it reads a record.
 
     Raises:
-        NothingToVerify: The store has no record.
+        NothingToVerify: The store has nothing.
     """
     outcome = Verification(rows.store)
     expected, spaces, rejected = Fingerprint(), Counter[tuple[str, int]](), 0
@@ -159,10 +173,14 @@ def verify(
         if number % 1000 == 0:
             progress(number)
     progress(expected.count + rejected)
-    if not expected.count:
+    if not expected.count + rejected:
         raise NothingToVerify(f'"{rows.store}" has no record that could be in the table')
-    noted, counted = rows.ledger()
-    outcome.checks.append(Check("ledger", noted.as_dict(), counted.as_dict()))
+    refused, refused_spaces = Fingerprint(), Counter[tuple[str, int]]()
+    for record in rows.refused():
+        refused.add(digest(record))
+        refused_spaces[record.space] += 1
+    noted, recounted = rows.ledger()
+    outcome.checks.append(Check("ledger", noted.as_dict(), recounted.as_dict()))
     outcome.checks.append(
         Check(
             "accounting",
@@ -170,15 +188,19 @@ def verify(
             noted.loaded + noted.unchanged + noted.superseded + noted.rejected,
         )
     )
-    outcome.checks.append(Check("rejections", rejected, noted.rejected))
+    outcome.checks.append(Check("rejections", rejected + refused.count, noted.rejected))
+    if expected.count <= refused.count:
+        # Where nothing is in, nothing is compared, and all would be well whatever happened.
+        outcome.checks.append(Check("records that are not rejected", "1 or more", 0))
     outcome.checks.append(Check("rows kept from earlier runs", *rows.outlived()))
-    found_spaces = rows.spaces()
+    found_spaces = Counter(rows.spaces()) + refused_spaces
     outcome.checks.append(Check("records", expected.count, sum(found_spaces.values())))
     for space in sorted(set(spaces) | set(found_spaces)):
         name = f"space {space[0]}/{space[1]}"
         outcome.checks.append(Check(name, spaces[space], found_spaces.get(space, 0)))
     found = rows.fingerprint()
     outcome.fingerprint = str(found)
+    found.add_all(refused)
     buckets = expected.differing(found)
     if buckets:
         _explain(entries, rows, buckets, volatile, outcome)

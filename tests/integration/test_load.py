@@ -278,38 +278,6 @@ def test_a_moved_store_is_known_by_its_name(tmp_path, database, run_harca):
     assert (done.json["loaded"], done.json["unchanged"]) == (0, 4)
 
 
-def test_a_row_that_the_server_refuses_stops_the_load_with_its_reason(
-    tmp_path, database, conn, run_harca
-):
-    store = write_store(tmp_path / "store", 6)
-    conn.execute("ALTER TABLE vector_embeddings ADD CHECK (content <> 'テキスト 4')")
-
-    stopped = run_harca("migrate", store, "--batch-rows", "2", database=database)
-    conn.execute("ALTER TABLE vector_embeddings DROP CONSTRAINT vector_embeddings_content_check")
-    done = run_harca("migrate", store, "--json", database=database)
-
-    assert stopped.code == 1
-    assert "violates check constraint" in stopped.err
-    assert (done.code, done.json["loaded"], done.json["resumed"]) == (0, 6, True)
-
-
-def test_rows_dropped_by_a_trigger_are_no_success(tmp_path, database, conn, run_harca):
-    store = write_store(tmp_path / "store", 6)
-    conn.execute(
-        "CREATE FUNCTION drop_it() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN IF NEW.content = 'テキスト 4' THEN RETURN NULL; END IF; RETURN NEW; END $$"
-    )
-    conn.execute(
-        "CREATE TRIGGER drop_it BEFORE INSERT ON vector_embeddings "
-        "FOR EACH ROW EXECUTE FUNCTION drop_it()"
-    )
-
-    done = run_harca("migrate", store, database=database)
-
-    assert done.code == 1
-    assert "COPY took 5 of 6 rows" in done.err
-
-
 def test_progress_goes_to_stderr_and_the_result_to_stdout(tmp_path, database, run_harca):
     store = write_store(tmp_path / "store", 3)
 

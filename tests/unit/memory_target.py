@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from harca.batching import Batch
 from harca.conflicts import Fate, Known
 from harca.fingerprint import digest
-from harca.ledger import Plan, Run
+from harca.ledger import Plan, Refusal, Run
 from harca.model import Record, Tally
 
 OVERWRITTEN = "overwritten"
@@ -103,7 +103,7 @@ class MemoryTarget:
             if (row := self.table.rows.get(key)) is not None
         }
 
-    def commit(self, batch: Batch, plan: Plan) -> None:
+    def commit(self, batch: Batch, plan: Plan) -> list[Refusal]:
         if batch.number == self.table.fail_at_batch:
             raise ConnectionError("server closed the connection unexpectedly")
         self._keep(plan.overwritten, OVERWRITTEN)
@@ -117,6 +117,7 @@ class MemoryTarget:
         for fate, record in plan.losers:
             self._supersede(fate, record)
         self.table.batches.append((self.run, plan.tally))
+        return []
 
     def finish(self) -> Tally:
         """Drop what earlier attempts noted; return the run's tally."""

@@ -159,8 +159,11 @@ def test_every_reason_is_given_by_some_test():
     by_readers = {"unreadable", "vanished", "symlink-loop", "unparsable", "lfs-pointer"}
     # What rows of the old tables can have: see tests/migration/test_legacy.py.
     of_tables = {"duplicate-key", "jsonb-differs"}
+    # What the server finds: see tests/integration/test_refused.py.
+    by_server = {"refused-by-server"}
+    by_normalize = {reason for _, reason, _ in REFUSED.values()}
 
-    assert {reason for _, reason, _ in REFUSED.values()} | by_readers | of_tables == set(Reason)
+    assert by_normalize | by_readers | of_tables | by_server == set(Reason)
 
 
 FITS = {

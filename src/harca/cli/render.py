@@ -189,10 +189,17 @@ def migration(done: "Migration") -> str:
         f"{tally.superseded:,} superseded + {tally.rejected:,} rejected, "
         f"in {result.seconds:.1f} s ({rate:,.0f} rows/s)",
     ]
-    if result.outlived:
+    if chosen := len(result.outlived) - len(result.kept):
         parts.append(
-            f"{len(result.outlived):,} rows of earlier runs stay instead of the store's records, "
+            f"{chosen:,} rows of earlier runs stay instead of the store's records, "
             f"as --on-conflict {done.options.on_conflict} asks"
+        )
+    if result.kept:
+        parts.append(
+            "1 row of an earlier run stays, as the server refused its new contents"
+            if len(result.kept) == 1
+            else f"{len(result.kept):,} rows of earlier runs stay, as the server refused their "
+            "new contents"
         )
     if result.skipped:
         parts.append(f"{result.skipped:,} expired records skipped, as asked")

@@ -2,20 +2,27 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from harca.fingerprint import Fingerprint
+from harca.fingerprint import Fingerprint, digest
 from harca.model import Record, Tally
-from harca.postgres import frames
+from harca.postgres import frames, refused
 from harca.postgres.digest import composed, dated, row_digest
 from harca.verify import Difference
 
 _FIELDS = ("model_id", "content", "created_at", "embedding")
 _COUNTS = ("read", "loaded", "unchanged", "superseded", "rejected")
+_AT_ONCE = 500
+
+_STAGED = (
+    "(store_key text, origin text, model_id text, content text, metadata jsonb, "
+    "created_at timestamptz, embedding vector, digest bytea) ON COMMIT DROP"
+)
 
 
 @dataclass(slots=True)
@@ -78,6 +85,10 @@ class StoreRows:
             {**self._values, "fingerprint": str(self._fingerprint("outlived_rows"))},
         )
 
+    def refused(self) -> Iterator[Record]:
+        """Yield the records that the server refused in the run, as they are kept."""
+        return (record for _, record in refused.noted(self.conn, self.run_id))
+
     def outlived(self) -> tuple[str, str]:
         """Return the fingerprint of those rows as it was noted, and as it is."""
         noted = self.conn.execute(
@@ -93,22 +104,25 @@ class StoreRows:
     ) -> Iterator[Difference]:
         """Yield what differs; *expected* is staged in a temporary table first."""
         with self.conn.transaction():
-            self.conn.execute(
-                "CREATE TEMP TABLE harca_expected (store_key text, origin text, model_id text, "
-                "content text, metadata jsonb, created_at timestamptz, embedding vector, "
-                "digest bytea) ON COMMIT DROP"
-            )
-            with (
-                self.conn.cursor() as cursor,
-                cursor.copy("COPY harca_expected FROM STDIN (FORMAT BINARY)") as copy,
-            ):
-                for piece in frames.stream(_expected_row(*pair) for pair in expected):
-                    copy.write(piece)
+            for name in ("harca_expected", "harca_refused"):
+                self.conn.execute(f"CREATE TEMP TABLE {name} {_STAGED}")
+            self._copy("harca_expected", expected)
+            wanted = set(buckets)
+            pairs = ((record, digest(record)) for record in self.refused())
+            within = (pair for pair in pairs if pair[1][0] in wanted)
+            while some := list(islice(within, _AT_ONCE)):
+                self._copy("harca_refused", some)
             statement = composed("mismatches", **_digests())
             with self.conn.cursor("harca_mismatches", row_factory=dict_row) as cursor:
                 cursor.execute(statement, {**self._values, "buckets": buckets})
                 for row in cursor:
                     yield _difference(row)
+
+    def _copy(self, table: str, pairs: Iterable[tuple[Record, bytes]]) -> None:
+        statement = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table))
+        with self.conn.cursor() as cursor, cursor.copy(statement) as copy:
+            for piece in frames.stream(_staged_row(*pair) for pair in pairs):
+                copy.write(piece)
 
 
 def _digests() -> dict[str, sql.Composable]:
@@ -120,7 +134,7 @@ def _digests() -> dict[str, sql.Composable]:
     }
 
 
-def _expected_row(record: Record, record_digest: bytes) -> bytes:
+def _staged_row(record: Record, record_digest: bytes) -> bytes:
     return frames.row(
         frames.text(record.key),
         frames.text(record.origin),

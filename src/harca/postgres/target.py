@@ -1,6 +1,8 @@
 """The table and its ledger: one run's transactions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -12,10 +14,12 @@ from psycopg.types.json import Jsonb
 from harca.batching import Batch
 from harca.conflicts import Fate, Known
 from harca.errors import RunError
-from harca.ledger import Plan, Run
+from harca.fingerprint import digest
+from harca.ledger import Plan, Refusal, Run
 from harca.model import Record, Rejection, Tally
-from harca.postgres import frames, indexes
+from harca.postgres import frames, indexes, refused
 from harca.postgres.digest import composed, dated, query, row_digest
+from harca.postgres.refused import LeftOut
 
 _COLUMNS = (
     "content", "embedding", "metadata", "model_id", "created_at", "updated_at", "source",
@@ -24,6 +28,7 @@ _COLUMNS = (
 
 _TABLE = "vector_embeddings"
 _STAGE = "harca_stage"
+_AT_ONCE = 500
 
 
 class PostgresTarget:
@@ -34,7 +39,6 @@ class PostgresTarget:
     ) -> None:
         self.conn, self.run = conn, run
         self._volatile = sorted(volatile)
-        self._staged = False
 
     def has_rows(self) -> bool:
         """Say whether the store has any row in the table."""
@@ -74,37 +78,77 @@ class PostgresTarget:
                 for row in cursor
             }
 
-    def commit(self, batch: Batch, plan: Plan) -> None:
+    def commit(self, batch: Batch, plan: Plan) -> list[Refusal]:
         """Bring a batch in: rows, superseded, rejections and ledger in one transaction.
 
         Either all of it is committed or nothing, so that the ledger is never ahead of the
         rows nor behind them.
+
+        Returns:
+            Records that the server refuses: then nothing was committed.
         """
         try:
             self._commit(batch, plan)
         except pg.NumericValueOutOfRange:
             indexes.drop_halfvec(self.conn)
-            self._commit(batch, plan)
+        except psycopg.Error as exc:
+            if not refused.is_about_a_record(exc):
+                raise
+        else:
+            return []
+        return self._commit_piecemeal(batch, plan)
 
     def _commit(self, batch: Batch, plan: Plan) -> None:
         with self.conn.transaction():
             self._refuse_if_taken_over()
-            self._keep_rows(plan.overwritten, kind="overwritten")
-            self._keep_rows(plan.outdone, kind=Fate.CONFLICT)
-            if plan.replaces:
-                self._stage()
-                self._copy(_STAGE, plan.replaces.values())
-                # The trigger takes a date that stays the same for one that was not given.
-                self.conn.execute(
-                    "UPDATE vector_embeddings v SET updated_at = '-infinity' FROM harca_stage n "
-                    "WHERE v.store = n.store AND v.store_key = n.store_key "
-                    "AND v.updated_at = n.updated_at"
-                )
-                self.conn.execute(query("replace_rows"))
+            self._replace(plan, plan.replaces.values())
             self._copy(_TABLE, plan.inserts.values())
             self._copy_losers(plan.losers)
             self._insert_rejections(batch.rejections)
             self._note(batch, plan.tally)
+
+    def _commit_piecemeal(self, batch: Batch, plan: Plan) -> list[Refusal]:
+        """Do the same, record by record where need be, to find those that are refused."""
+        found: list[Refusal] = []
+        with self.conn.transaction() as transaction:
+            self._refuse_if_taken_over()
+            # What is deferred would be refused at the end, without saying which record it is.
+            self.conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            for records, write in (
+                (list(plan.replaces.values()), partial(self._replace, plan)),
+                (list(plan.inserts.values()), partial(self._copy, _TABLE)),
+            ):
+                for record, exc in refused.written(self.conn, records, write):
+                    found.append(refused.refusal(record, exc))
+            for (_, record), exc in refused.written(self.conn, plan.losers, self._copy_losers):
+                found.append(refused.refusal(record, exc))
+            if found:
+                raise psycopg.Rollback(transaction)
+            self._insert_rejections(batch.rejections)
+            self._note(batch, plan.tally)
+        return found
+
+    def _replace(self, plan: Plan, records: Collection[Record]) -> None:
+        """Give rows new contents, and keep those that they had."""
+        if not records:
+            return
+        keys = {record.key for record in records}
+        self._keep_rows([key for key in plan.overwritten if key in keys], kind="overwritten")
+        self._keep_rows([key for key in plan.outdone if key in keys], kind=Fate.CONFLICT)
+        self._stage()
+        self._copy(_STAGE, records)
+        # The trigger takes a date that stays the same for one that was not given.
+        self.conn.execute(
+            "UPDATE vector_embeddings v SET updated_at = '-infinity' FROM harca_stage n "
+            "WHERE v.store = n.store AND v.store_key = n.store_key "
+            "AND v.updated_at = n.updated_at"
+        )
+        replaced = self.conn.execute(query("replace_rows")).rowcount
+        if replaced != len(records):
+            raise LeftOut(
+                f"UPDATE took {replaced} of {len(records)} rows: a trigger or rule left them "
+                "out, or they are gone"
+            )
 
     def _refuse_if_taken_over(self) -> None:
         """Hold the run in place: without its lock, which a server may end, another can act.
@@ -122,12 +166,12 @@ class PostgresTarget:
             )
 
     def _stage(self) -> None:
-        if not self._staged:
-            self.conn.execute(
-                f"CREATE TEMP TABLE IF NOT EXISTS {_STAGE} ON COMMIT DELETE ROWS AS "
-                f"SELECT {', '.join(_COLUMNS)} FROM {_TABLE} WITH NO DATA"
-            )
-            self._staged = True
+        # Each time: what made it may have been rolled back, or have filled it.
+        self.conn.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS {_STAGE} ON COMMIT DELETE ROWS AS "
+            f"SELECT {', '.join(_COLUMNS)} FROM {_TABLE} WITH NO DATA"
+        )
+        self.conn.execute(f"DELETE FROM {_STAGE}")
 
     def _row(self, record: Record) -> bytes:
         started = frames.timestamptz(self.run.started_at)
@@ -157,23 +201,29 @@ class PostgresTarget:
             with cursor.copy(statement) as copy:
                 for piece in frames.stream(rows):
                     copy.write(piece)
-            # Triggers and rules could leave rows out without an error.
             if cursor.rowcount != len(rows):
-                raise psycopg.DataError(
-                    f"COPY took {cursor.rowcount} of {len(rows)} rows for {table}"
+                raise LeftOut(
+                    f"COPY took {cursor.rowcount} of {len(rows)} rows for {table}: a trigger "
+                    "left them out"
                 )
 
     def _keep_rows(self, keys: list[str], *, kind: str) -> None:
-        if keys:
-            self.conn.execute(
-                composed("keep_rows", created_at=dated("v", "r")),
-                {
-                    "run_id": self.run.run_id,
-                    "attempt": self.run.attempt,
-                    "kind": str(kind),
-                    "store": self.run.store,
-                    "keys": keys,
-                },
+        if not keys:
+            return
+        kept = self.conn.execute(
+            composed("keep_rows", created_at=dated("v", "r")),
+            {
+                "run_id": self.run.run_id,
+                "attempt": self.run.attempt,
+                "kind": str(kind),
+                "store": self.run.store,
+                "keys": keys,
+            },
+        ).rowcount
+        if kept != len(keys):
+            raise LeftOut(
+                f"INSERT took {kept} of {len(keys)} rows for superseded: a trigger or rule left "
+                "them out, or they are gone"
             )
 
     def _copy_losers(self, losers: list[tuple[Fate, Record]]) -> None:
@@ -256,6 +306,7 @@ class PostgresTarget:
             self._refuse_if_taken_over()
             for name in ("batches", "rejections", "superseded"):
                 self.conn.execute(query(f"forget_{name}"), values)
+            self._forget_refusals()
             self.conn.execute(
                 "UPDATE superseded SET kind = 'outlived' WHERE run_id = %(run_id)s "
                 "AND attempt = %(attempt)s AND kind = 'conflict' "
@@ -263,6 +314,19 @@ class PostgresTarget:
                 {**values, "outlived": sorted(outlived)},
             )
             self.conn.execute(query("finish_run"), values)
+
+    def _forget_refusals(self) -> None:
+        """Drop what an interrupted attempt noted as refused and the last one has brought in."""
+        refusals = refused.noted(self.conn, self.run.run_id, before_attempt=self.run.attempt)
+        while some := list(islice(refusals, _AT_ONCE)):
+            known = self.known([record.key for _, record in some], settled=set())
+            is_in = [
+                number
+                for number, record in some
+                if (row := known.get(record.key)) is not None
+                and digest(record, without=self._volatile) in (row.digest, *row.losers)
+            ]
+            self.conn.execute("DELETE FROM rejections WHERE rejection_id = ANY (%s)", [is_in])
 
 
 def storable(message: str) -> str:

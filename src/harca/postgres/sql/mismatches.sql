@@ -13,6 +13,10 @@ WITH rows_and_losers AS (
     FROM superseded s
     WHERE s.run_id = %(run_id)s AND s.kind <> 'overwritten'
         AND s.attempt = (SELECT attempt FROM load_runs WHERE run_id = %(run_id)s)
+    UNION ALL
+    SELECT
+        n.store_key, n.model_id, n.content, n.metadata, n.created_at, n.embedding, n.digest
+    FROM harca_refused n
 ),
 found AS (
     SELECT *, row_number() OVER (PARTITION BY digest) AS copy FROM rows_and_losers
