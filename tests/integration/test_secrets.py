@@ -27,6 +27,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from harca import cli
+from tests.commands import ARGUMENTS, arguments_of, of_a_database
 from tests.own_server import SUPERUSER, own_server
 from tests.stores import record, write_record
 from tests.test_docs import COMMANDS
@@ -134,44 +135,7 @@ def store(tmp_path):
     return folder
 
 
-# In this order: what one does, the next can show.
-ARGUMENTS: dict[str, list[str]] = {
-    "harca inspect": ["store"],
-    "harca migrate": ["store"],
-    "harca verify": ["store"],
-    "harca status": [],
-    "harca search": ["--vector", "query.json"],
-    "harca rejections list": [],
-    "harca rejections export": ["rejected"],
-    "harca export": ["exported", "--format", "jsonl"],
-    "harca plan": ["store", "-m", "load it"],
-    "harca load": ["--max-rejects", "1"],
-    "harca db url": [],
-    "harca db psql": ["-c", "SELECT current_user"],
-    "harca db config": [],
-    "harca rollback": ["1"],
-}
-LAST = "harca rollback"
-OF_THE_EMBEDDED_SERVER = ("harca db start", "harca db stop")
 ALEMBIC = (["upgrade", "head"], ["current"], ["-n", "data", "current"], ["check"], ["history"])
-
-
-def arguments_of(path: str) -> list[str]:
-    """Return what a command is run with; one that nobody has listed gets what it has to have."""
-    if path in ARGUMENTS:
-        return ARGUMENTS[path]
-    return [
-        "1" if parameter.type.name == "integer" else "store"
-        for parameter in COMMANDS[path].params
-        if parameter.required and parameter.param_type_name == "argument"
-    ]
-
-
-def all_commands() -> list[str]:
-    others = [
-        path for path in COMMANDS if path not in ARGUMENTS and path not in OF_THE_EMBEDDED_SERVER
-    ]
-    return [*(path for path in ARGUMENTS if path != LAST), *others, LAST]
 
 
 def dumped(conninfo: str) -> str:
@@ -199,7 +163,7 @@ def test_no_command_that_succeeds_shows_the_password(
 ):
     env = {"HARCA_DATABASE_URL": url(secret_database)}
     codes = {}
-    for path in all_commands():
+    for path in of_a_database():
         ran = run(*path.split(), *arguments_of(path), *more, **env)
 
         ran.assert_no_canary()
@@ -230,7 +194,7 @@ FAILURES = {
 @pytest.mark.parametrize("broken", FAILURES.values(), ids=FAILURES)
 def test_no_command_that_fails_shows_the_password(broken, store, secret_database, run, tmp_path):
     given = broken(secret_database)
-    for path in all_commands():
+    for path in of_a_database():
         ran = run(*path.split(), *arguments_of(path), "-v", "--json", HARCA_DATABASE_URL=given)
 
         ran.assert_no_canary()

@@ -1,0 +1,43 @@
+"""Every command of the command line, with what it is run with where a test runs them all."""
+
+from tests.test_docs import COMMANDS
+
+# In this order: what one does, the next can show. The names are of what `prepared` makes.
+ARGUMENTS: dict[str, list[str]] = {
+    "harca inspect": ["store"],
+    "harca migrate": ["store"],
+    "harca verify": ["store"],
+    "harca status": [],
+    "harca search": ["--vector", "query.json"],
+    "harca rejections list": [],
+    "harca rejections export": ["rejected"],
+    "harca export": ["exported", "--format", "jsonl"],
+    "harca plan": ["store", "-m", "load it"],
+    "harca load": ["--max-rejects", "1"],
+    "harca db url": [],
+    "harca db psql": ["-c", "SELECT current_user"],
+    "harca db config": [],
+    "harca rollback": ["1"],
+}
+OF_THE_EMBEDDED_SERVER = ("harca db start", "harca db stop")
+
+_LAST = "harca rollback"
+
+
+def arguments_of(path: str) -> list[str]:
+    """Return what a command is run with; one that nobody has listed gets what it has to have."""
+    if path in ARGUMENTS:
+        return ARGUMENTS[path]
+    return [
+        "1" if parameter.type.name == "integer" else "store"
+        for parameter in COMMANDS[path].params
+        if parameter.required and parameter.param_type_name == "argument"
+    ]
+
+
+def of_a_database() -> list[str]:
+    """Return the commands, but for those about the embedded server, in an order to run them in."""
+    others = [
+        path for path in COMMANDS if path not in ARGUMENTS and path not in OF_THE_EMBEDDED_SERVER
+    ]
+    return [*(path for path in ARGUMENTS if path != _LAST), *others, _LAST]
