@@ -372,7 +372,7 @@ def test_trouble_with_everything_rejects_nothing(tmp_path, database, conn, run_h
     troubles = (
         "RAISE 'a right is missing' USING ERRCODE = '42501'",
         "RAISE 'the disk is full' USING ERRCODE = '53100'",
-        "RAISE 'the server ends' USING ERRCODE = '57P01'",
+        "RAISE 'the disk is broken' USING ERRCODE = '58030'",
         "SELECT no_such_column FROM load_runs",
     )
     for trouble in troubles:
