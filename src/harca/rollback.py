@@ -1,6 +1,8 @@
 """Take a run back: delete what it inserted, restore what it overwrote, nothing else."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -8,12 +10,13 @@ import psycopg
 from psycopg.rows import dict_row
 
 from harca import migrations
-from harca.errors import Refused, RowsChanged, RunError
+from harca.errors import Refused, RowsChanged, RunError, TargetError
 from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
 from harca.postgres.legacy import FORMAT
-from harca.postgres.lock import lock_store
+from harca.postgres.lock import OwnSessions, lock_store
+from harca.retry import retried
 
 _LISTED = 5
 
@@ -47,8 +50,15 @@ def rollback(
     *,
     changed: Changed = Changed.REFUSE,
     by_revision: bool = False,
+    told: Callable[[str], object] = lambda message: None,
 ) -> RolledBack:
     """Take run *run_id* back, the latest one if None, in one transaction.
+
+    What passes by itself is tried again. If the connection is lost while the transaction is
+    committed, the next attempt finds out whether it was.
+
+    Args:
+        told: Is told of what is tried again.
 
     Raises:
         RunError: There is no such run, or it was rolled back before.
@@ -57,31 +67,73 @@ def rollback(
         Refused: The run is a data revision's that is applied, and it is not that
             revision's downgrade that asks.
     """
-    with translated(), target.connect() as conn:
-        run = _find(conn, run_id)
-        lock_store(conn, run["store"])
-        run = _find(conn, run["run_id"])  # again, now that nobody else works on it
-        revision = run["revision"]
-        if run["format"] == FORMAT:
-            raise Refused(
-                f"run {run['run_id']} brought the table {run['store']} over, which the "
-                "application still writes to",
-                hint=f"Take it back with `alembic downgrade {migrations.BEFORE_TABLES}`, which "
-                "also puts the table back in its place.",
-            )
-        if (
-            revision is not None
-            and not by_revision
-            and migrations.is_applied(target, revision, migrations.DATA)
-        ):
-            raise Refused(
-                f"run {run['run_id']} is that of data revision {revision}, which is applied",
-                hint="Take it back with `alembic -n data downgrade`, so that it can be "
-                "applied again.",
-            )
-        done = _take_back(conn, run, changed)
+    target.reach()
+    asked = _Asked(target, run_id, changed, by_revision)
+    try:
+        return retried(lambda reached: _attempt(asked), told=told)
+    except TargetError as exc:
+        if asked.run_id is not None:
+            # Not "last", which is another one if this one is taken back by now.
+            exc.hint += f" The run is {asked.run_id}: `harca rollback {asked.run_id}`."
+        raise
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was asked for, and what is remembered of the attempts at it.
+
+    Attributes:
+        run_id: None until it is known which is the latest.
+        done: What the last transaction has done that was about to be committed, and when.
+    """
+
+    target: Database
+    run_id: int | None
+    changed: Changed
+    by_revision: bool
+    done: tuple[RolledBack, datetime] | None = None
+    sessions: OwnSessions = field(default_factory=OwnSessions)
+
+
+def _attempt(asked: _Asked) -> RolledBack:
+    with translated(), asked.target.connect() as conn:
+        run = _find(conn, asked.run_id)
+        asked.run_id = run["run_id"]
+        lock_store(conn, run["store"], ours=asked.sessions)
+        asked.sessions.add(conn)
+        run = _find(conn, asked.run_id)  # again, now that nobody else works on it
+        if asked.done is None or run["rolled_back_at"] != asked.done[1]:
+            _refuse(run, asked)
+            _take_back(conn, run, asked)
+        assert asked.done is not None
         indexes.build(conn)  # those of spaces that are gone, or smaller now, go
-        return done
+        return asked.done[0]
+
+
+def _refuse(run: dict[str, Any], asked: _Asked) -> None:
+    """Refuse to take back what is taken back already, or in another way."""
+    if run["status"] == "rolled back":
+        raise RunError(
+            f"run {run['run_id']} was rolled back at {run['rolled_back_at']:%Y-%m-%d %H:%M:%S}",
+            hint="Nothing was changed. `harca status` lists the runs.",
+        )
+    if run["format"] == FORMAT:
+        raise Refused(
+            f"run {run['run_id']} brought the table {run['store']} over, which the "
+            "application still writes to",
+            hint=f"Take it back with `alembic downgrade {migrations.BEFORE_TABLES}`, which "
+            "also puts the table back in its place.",
+        )
+    revision = run["revision"]
+    if (
+        revision is not None
+        and not asked.by_revision
+        and migrations.is_applied(asked.target, revision, migrations.DATA)
+    ):
+        raise Refused(
+            f"run {run['run_id']} is that of data revision {revision}, which is applied",
+            hint="Take it back with `alembic -n data downgrade`, so that it can be applied again.",
+        )
 
 
 def rollback_revision(
@@ -111,15 +163,11 @@ def _find(conn: psycopg.Connection[Any], run_id: int | None) -> dict[str, Any]:
             f"there is no run {run_id}" if run_id is not None else "there is no run to take back",
             hint="`harca status` lists the runs.",
         )
-    if run["status"] == "rolled back":
-        raise RunError(
-            f"run {run['run_id']} was rolled back at {run['rolled_back_at']:%Y-%m-%d %H:%M:%S}",
-            hint="Nothing was changed. `harca status` lists the runs.",
-        )
     return run
 
 
-def _take_back(conn: psycopg.Connection[Any], run: dict[str, Any], changed: Changed) -> RolledBack:
+def _take_back(conn: psycopg.Connection[Any], run: dict[str, Any], asked: _Asked) -> None:
+    changed = asked.changed
     values = {name: run[name] for name in ("run_id", "store", "started_at")}
     with conn.transaction():
         # Rows that are being changed now are waited for, and then seen as changed.
@@ -153,9 +201,13 @@ def _take_back(conn: psycopg.Connection[Any], run: dict[str, Any], changed: Chan
             "DELETE FROM superseded WHERE row_run_id = %(run_id)s AND kind = 'overwritten'",
             values,
         )
-        conn.execute(
+        stamped = conn.execute(
             "UPDATE load_runs SET status = 'rolled back', rolled_back_at = clock_timestamp() "
-            "WHERE run_id = %(run_id)s",
+            "WHERE run_id = %(run_id)s RETURNING rolled_back_at",
             values,
+        ).fetchone()
+        assert stamped is not None
+        asked.done = (
+            RolledBack(run["run_id"], run["store"], deleted, restored, kept),
+            stamped[0],
         )
-    return RolledBack(run["run_id"], run["store"], deleted, restored, kept)

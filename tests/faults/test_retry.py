@@ -189,3 +189,44 @@ def test_what_another_process_has_taken_over_is_left_to_it(store, database, conn
         migrate(store, lambda: database, BATCHES, watcher=told)
 
     assert told.troubles == []
+
+
+@pytest.mark.parametrize(
+    "sent", [b"COMMIT", b"hashtextextended('harca', 2)"], ids=["before", "after"]
+)
+def test_a_rollback_is_done_once_whenever_the_connection_is_lost(
+    sent, tmp_path, database, conn, run_harca
+):
+    for number in (1, 2):
+        run_harca(
+            "migrate", write_store(tmp_path / f"s{number}", 3, seed=number), database=database
+        )
+    with Proxy(database.conninfo) as network:
+        network.cut_at(sent)
+
+        done = run_harca("rollback", "last", "--json", database=network.through(database))
+
+    assert done.code == 0, done.err
+    assert "connection lost, trying again in" in done.err
+    assert (done.json["run_id"], done.json["deleted"]) == (2, 3)
+    runs = conn.execute("SELECT run_id, status FROM load_runs ORDER BY run_id").fetchall()
+    assert runs == [(1, "verified"), (2, "rolled back")]
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (3,)
+
+
+def test_a_rollback_that_is_given_up_names_the_run(store, database, conn, run_harca):
+    """For "last" is another one, should it have been taken back after all."""
+    run_harca("migrate", store, database=database)
+    conn.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN {CUT}; RETURN NULL; END $$"
+    )
+    conn.execute(
+        "CREATE TRIGGER fail AFTER UPDATE ON load_runs FOR EACH ROW EXECUTE FUNCTION fail()"
+    )
+
+    given_up = run_harca("rollback", "last", database=database)
+
+    assert given_up.code == 1
+    assert given_up.err.endswith("The run is 1: `harca rollback 1`.\n")
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (10,)

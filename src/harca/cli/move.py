@@ -172,7 +172,10 @@ def rollback(
     if changed not in tuple(Changed):
         raise UsageError(f'--changed is "{changed}", expected one of {", ".join(Changed)}', hint="")
     done = take_back(
-        resolve(database), None if run == "last" else int(run), changed=Changed(changed)
+        resolve(database),
+        None if run == "last" else int(run),
+        changed=Changed(changed),
+        told=out.say,
     )
     out.result(
         lambda: {name: getattr(done, name) for name in done.__slots__},
