@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -128,24 +128,46 @@ def new_folder(parent: Path, name: str) -> Iterator[NewFolder]:
         NoRoom: The disk is full, or a quota is used up.
         HarcaError: It cannot be written to.
     """
-    partial = parent / f"{_PARTIAL}{name}-{os.getpid()}"
     with _in_our_words(parent):
         _make_private(parent)
-        _forget_the_dead(parent)
+        with _begun(parent, f"{_PARTIAL}{name}-{os.getpid()}") as partial:
+            folder = NewFolder(partial)
+            yield folder
+            _sync(partial)
+            folder.path = partial.rename(_free(parent / name))
+            _sync(parent)
+
+
+@contextmanager
+def _begun(parent: Path, name: str) -> Iterator[Path]:
+    """Give a folder that is locked as long as this process lives, and removed afterwards.
+
+    The lock tells a backup that is being written from what a killed process has left.
+    """
+    partial = parent / name
+    with _locked(parent):  # nobody takes a folder for dead that is not locked yet
+        for path in parent.glob(f"{_PARTIAL}*"):
+            with suppress(BlockingIOError), _locked(path, wait=False):
+                shutil.rmtree(path)
         partial.mkdir(mode=0o700)
         partial.chmod(0o700)
         held = os.open(partial, os.O_RDONLY)
-        try:
-            # Ends with the process: it tells a backup that is being written from a dead one.
-            fcntl.flock(held, fcntl.LOCK_EX)
-            folder = NewFolder(partial)
-            yield folder
-            os.fsync(held)
-            folder.path = partial.rename(_free(parent / name))
-            _sync(parent)
-        finally:
-            os.close(held)
-            shutil.rmtree(partial, ignore_errors=True)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        yield partial
+    finally:
+        os.close(held)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(held)
 
 
 def _free(path: Path) -> Path:
@@ -161,19 +183,6 @@ def _make_private(folder: Path) -> None:
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         path.chmod(0o700)
-
-
-def _forget_the_dead(parent: Path) -> None:
-    for path in parent.glob(f"{_PARTIAL}*"):
-        held = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # another process is at it
-        else:
-            shutil.rmtree(path)
-        finally:
-            os.close(held)
 
 
 def _sync(folder: Path) -> None:

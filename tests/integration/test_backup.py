@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 
 from harca import backup_folder, migrations
 from harca.backup import Backup, back_up
-from harca.errors import BackupUnusable, NoRoom
-from harca.postgres import owned, programs
+from harca.errors import BackupUnusable, NoRoom, TargetError
+from harca.model import Space
+from harca.postgres import indexes, owned, programs
 from harca.postgres.connect import Database
 from harca.postgres.connect import database as resolve_database
 from harca.postgres.dump import Method
@@ -106,6 +108,7 @@ def test_a_resumed_run_makes_no_other_backup(tmp_path, loaded, store, conn, data
     assert done.json["backup"] is None
 
 
+@pytest.mark.one_server
 def test_a_backup_that_does_not_fit_leaves_the_database_as_it_was(
     tmp_path, loaded, store, conn, database
 ):
@@ -152,6 +155,7 @@ def test_a_backup_is_for_its_owner_only_whatever_the_umask(tmp_path, loaded, dat
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
 
 
+@pytest.mark.one_server
 def test_the_store_s_files_are_listed_as_sha256sum_checks_them(
     tmp_path, loaded, store, database, run_harca
 ):
@@ -169,6 +173,7 @@ def test_the_store_s_files_are_listed_as_sha256sum_checks_them(
     assert done.json["store_files"] == len([path for path in store.rglob("*") if path.is_file()])
 
 
+@pytest.mark.one_server
 def test_nothing_to_back_up_is_an_error(tmp_path, database, run_harca):
     done = run_harca("backup", "--backup-dir", tmp_path / "backups", database=database)
 
@@ -177,6 +182,7 @@ def test_nothing_to_back_up_is_an_error(tmp_path, database, run_harca):
     assert not (tmp_path / "backups").exists()
 
 
+@pytest.mark.one_server
 def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     free = backup_folder.free_bytes(tmp_path)
 
@@ -187,6 +193,7 @@ def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatc
     assert made_in(tmp_path) == []
 
 
+@pytest.mark.one_server
 def test_a_full_device_is_told_and_leaves_nothing(tmp_path):
     def fill() -> None:
         with (
@@ -202,16 +209,24 @@ def test_a_full_device_is_told_and_leaves_nothing(tmp_path):
     assert made_in(tmp_path) == []
 
 
-def test_the_password_is_in_no_file_and_no_message(tmp_path, loaded, conn, database):
-    role = f"canary_{os.getpid()}"
-    canary = "c4n@ry/p4ss w%rd"
+def test_the_password_is_in_no_file_no_message_and_no_argument(tmp_path, loaded, conn, database):
+    role, canary = f"canary_{os.getpid()}", "c4n@ry/p4ss w%rd"
+    real = programs.find("pg_dump", at_least=conn.info.server_version // 10_000)
+    script = f"printf '%s\\n' \"$@\" >> {tmp_path}/arguments\nexec "
+    listening = write_program(
+        tmp_path / "bin" / "pg_dump", script + (f'{real.path} "$@"' if real else "false")
+    )
     conn.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(
         psycopg.sql.Identifier(role), psycopg.sql.Literal(canary)))  # fmt: skip
     try:
         conninfo = psycopg.conninfo.make_conninfo(database.conninfo, user=role, password=canary)
         done = subprocess.run(
             [sys.executable, "-m", "harca", "backup", "-v", "--backup-dir", tmp_path / "backups"],
-            env={**os.environ, "HARCA_DATABASE_URL": conninfo},
+            env={
+                **os.environ,
+                "HARCA_DATABASE_URL": conninfo,
+                "PATH": f"{listening.parent}:{os.environ['PATH']}",
+            },
             capture_output=True, check=False,
         )  # fmt: skip
     finally:
@@ -220,13 +235,49 @@ def test_the_password_is_in_no_file_and_no_message(tmp_path, loaded, conn, datab
     assert done.returncode == 0, done.stderr.decode()
     (folder,) = made_in(tmp_path / "backups")
     contents = backup_folder.read(folder)
-    version = conn.info.server_version // 10_000
-    if programs.find("pg_dump", at_least=version):
+    if real:
         assert contents.method == "pg_dump", contents.note  # it got the password
-    for said in (done.stdout, done.stderr, *(path.read_bytes() for path in folder.iterdir())):
+        assert b"--format=custom" in (tmp_path / "arguments").read_bytes()
+    written = [*folder.iterdir(), tmp_path / "arguments"]
+    for said in (done.stdout, done.stderr, *(path.read_bytes() for path in written)):
         assert b"c4n" not in said
 
 
+def write_program(path: Path, script: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.one_server
+def test_a_pg_dump_that_is_too_old_is_passed_over(tmp_path, monkeypatch):
+    old = write_program(tmp_path / "bin" / "pg_dump", "echo 'pg_dump (PostgreSQL) 9.6.24'")
+    monkeypatch.setenv("PATH", str(old.parent))
+
+    assert programs.find("pg_dump", at_least=9) == programs.Program(str(old), 9)
+    found = programs.find("pg_dump", at_least=16)
+    assert found is None or found.path != str(old)
+    assert programs.find("pg_dump", at_least=999) is None
+
+
+def test_where_pg_dump_fails_the_tables_are_copied(tmp_path, loaded, database, monkeypatch):
+    broken = "[ \"$1\" = --version ] && echo 'x (PostgreSQL) 99.1' && exit\n"
+    for name in ("pg_dump", "pg_restore"):
+        write_program(tmp_path / "bin" / name, f"{broken}echo '{name}: error: no luck' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    made = back_up(database, tmp_path / "backups")
+
+    assert (made.contents.method, made.contents.note) == ("copy", "pg_dump: no luck")
+    assert not (made.folder / "tables.dump").exists()
+    assert restore(database, made.folder).replaced.unchanged
+    with pytest.raises(TargetError, match="cannot be made by pg_dump: pg_dump: no luck"):
+        back_up(database, tmp_path / "backups", method=Method.PG_DUMP)
+    assert made_in(tmp_path / "backups") == [made.folder]
+
+
+@pytest.mark.one_server
 def test_a_killed_backup_leaves_nothing_that_could_be_taken_for_one(tmp_path, loaded, database):
     parent = tmp_path / "backups"
     program = (
@@ -326,38 +377,106 @@ def test_indexes_are_valid_afterwards(tmp_path, database, conn, run_harca):
     assert [name for name, _ in indexes if "_ann_" in name] == done.indexes_built
 
 
+def test_an_index_that_a_revision_made_is_made_again(tmp_path, loaded, conn, database):
+    space = Space("test-model", 8, 20)
+    wanted = indexes.SpaceIndex(indexes.index_name(space), space, "hnsw", "vector", {"m": 5})
+    indexes.create(conn, wanted)
+    made = back_up(database, tmp_path / "backups")
+    conn.execute("DELETE FROM vector_embeddings WHERE id <= 5")
+
+    restore(database, made.folder)
+
+    found = indexes.valid_index(conn, space)
+    assert found is not None
+    assert found.parameters == {"m": 5}
+    indexes.build(conn)
+    assert indexes.valid_index(conn, space) == found  # it is marked as the revision's still
+
+
+ANY_DIMENSION = "8b52e7a4c913"
+
+
+def test_rows_of_an_older_schema_come_into_a_newer_one(tmp_path, empty_database, run_harca):
+    migrations.move(empty_database, ANY_DIMENSION)
+    with empty_database.connect() as conn:
+        conn.execute(
+            "INSERT INTO vector_embeddings (content, embedding, metadata, model_id) "
+            "VALUES ('text', '[1, 2, 3]', '{}', 'test-model')"
+        )
+    made = back_up(empty_database, tmp_path / "backups")
+    store = write_store(tmp_path / "store", 3)
+    assert run_harca("migrate", store, "--no-backup", database=empty_database).code == 0
+
+    done = run_harca("restore", made.folder, "--replace", database=empty_database)
+
+    assert done.code == 0, done.err
+    assert f"the backup was made at {ANY_DIMENSION}" in done.out
+    with empty_database.connect() as conn:
+        rows = conn.execute("SELECT content, store, run_id FROM vector_embeddings").fetchall()
+        assert rows == [("text", None, None)]
+        assert conn.execute("SELECT FROM load_runs").rowcount == 0
+
+
+def test_an_older_schema_is_made_in_an_empty_database(
+    tmp_path, database, empty_database, run_harca
+):
+    migrations.move(database, ANY_DIMENSION)
+    with database.connect() as conn:
+        conn.execute(
+            "INSERT INTO vector_embeddings (content, embedding, metadata, model_id) "
+            "VALUES ('text', '[1, 2, 3]', '{}', 'test-model')"
+        )
+        conn.execute("CREATE TABLE alembic_version_data (version_num varchar(32) PRIMARY KEY)")
+        conn.execute("INSERT INTO alembic_version_data VALUES ('a stamp')")
+    made = back_up(database, tmp_path / "backups")
+
+    restore(empty_database, made.folder)
+
+    assert migrations.current(empty_database) == ANY_DIMENSION
+    assert migrations.current(empty_database, migrations.DATA) == "a stamp"
+    assert fingerprints(empty_database) == fingerprints(database)
+
+
 @pytest.fixture
 def made(tmp_path, loaded, database) -> Backup:
     return back_up(database, tmp_path / "backups")
 
 
-@pytest.mark.parametrize("damage", ["bit", "cut", "gone", "contents", "no json", "newer"])
+@pytest.mark.one_server
 def test_a_damaged_backup_is_refused_before_anything_is_changed(
-    damage, made, conn, database, run_harca
+    tmp_path, made, conn, database, run_harca
 ):
     conn.execute("DELETE FROM vector_embeddings WHERE id = 1")
     before = fingerprints(database)
-    name = made.contents.tables[0].file
-    path = made.folder / (name if damage in ("bit", "cut", "gone") else "backup.json")
-    data = bytearray(path.read_bytes())
-    if damage == "bit":
-        data[len(data) // 2] ^= 1
-    elif damage == "contents":
-        data = data.replace(b'"rows": 2', b'"rows": 3')
-    elif damage == "newer":
-        data = data.replace(b'"format": 1', b'"format": 9')
-    elif damage in ("cut", "no json"):
-        del data[-10:]
-    path.unlink()
-    if damage != "gone":
-        path.write_bytes(data)
+    tables = made.contents.tables[0].file
+    changes = {
+        tables: [lambda data: data[:-10], lambda data: flipped(data), lambda data: None],
+        "backup.json": [
+            lambda data: data.replace(b'"rows": 2', b'"rows": 3', 1),
+            lambda data: data.replace(b'"format": 1', b'"format": 9'),
+            lambda data: data[:-10],
+            lambda data: b"[]",
+            lambda data: None,
+        ],
+    }
+    for name, change in [(name, change) for name, some in changes.items() for change in some]:
+        copy = shutil.copytree(made.folder, tmp_path / "copy", dirs_exist_ok=True)
+        data = change((copy / name).read_bytes())
+        (copy / name).unlink()
+        if data is not None:
+            (copy / name).write_bytes(data)
 
-    done = run_harca("restore", made.folder, "--replace", database=database)
+        done = run_harca("restore", copy, "--replace", database=database)
 
-    assert done.code == 1
-    assert path.name in done.err
-    assert "cannot be used" in done.err
+        assert done.code == 1
+        assert f"cannot be used: {name}: " in done.err
     assert fingerprints(database) == before
+
+
+def flipped(data: bytes) -> bytes:
+    """Return *data* with one bit in the middle the other way round."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 def test_rows_that_are_not_those_of_the_backup_are_rolled_back(made, conn, database, run_harca):
@@ -421,6 +540,7 @@ def wait_for_others(conn: psycopg.Connection) -> None:
     raise AssertionError("a session is left")
 
 
+@pytest.mark.one_server
 def test_a_store_that_is_being_loaded_is_not_restored(made, database, run_harca):
     (name,) = made.contents.stores
     with database.connect() as locker:
@@ -431,6 +551,7 @@ def test_a_store_that_is_being_loaded_is_not_restored(made, database, run_harca)
     assert "another process is working on store" in done.err
 
 
+@pytest.mark.one_server
 def test_somebody_s_foreign_key_is_refused(made, conn, database, run_harca):
     conn.execute("CREATE TABLE theirs (id int REFERENCES vector_embeddings)")
     conn.execute("DELETE FROM vector_embeddings WHERE id = 1")
@@ -441,6 +562,7 @@ def test_somebody_s_foreign_key_is_refused(made, conn, database, run_harca):
     assert "the foreign key theirs_id_fkey of theirs refers to rows" in done.err
 
 
+@pytest.mark.one_server
 def test_a_database_that_is_not_there_is_told(made, tmp_path, run_harca):
     nowhere = resolve_database("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
 
