@@ -15,6 +15,7 @@ from harca.pins import Pins, require_as_planned
 from harca.postgres.connect import Database
 from harca.readers.staging import shown
 from harca.redact import redacted
+from harca.retry import Reached, retried
 
 # The one that comes with harca: its store is named where it is run, not in its file.
 FIRST = "7d3e5a1f0c84"
@@ -133,14 +134,22 @@ def apply(
     if max_rejects is not None:
         arguments["max_rejects"] = str(max_rejects)
     done: dict[str, Migration | None] = {}
-    _, after = migrations.upgrade(
-        target,
-        DATA,
-        arguments=arguments,
-        pass_over=FIRST,
-        report=done.__setitem__,
-        watcher=watcher,
-    )
+
+    def attempt(reached: Reached) -> str | None:
+        """Go on with the revision that is not stamped, which is with its run if it has one."""
+        reached(len(done))
+        _, after = migrations.upgrade(
+            target,
+            DATA,
+            arguments=arguments,
+            pass_over=FIRST,
+            report=done.__setitem__,
+            watcher=watcher,
+        )
+        return after
+
+    # Loading is tried again by itself, but not on the connection that stamps.
+    after = retried(attempt, told=watcher.trouble if watcher else lambda message: None)
     return Applied(before, after, [replace(step, done=done.get(step.revision)) for step in steps])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import psycopg
 
 from harca import private
 from harca.errors import HarcaError, Refused, UsageError
@@ -27,6 +28,7 @@ from harca.postgres import export as table
 from harca.postgres.connect import Database, translated
 from harca.postgres.export import Part, Row
 from harca.readers.vdf import HARCA, META, OURS
+from harca.retry import Reached, retried
 from harca.row_line import row_line
 
 _GROUP_BYTES = 16 << 20
@@ -95,28 +97,53 @@ def export(
         )
     check_folder(folder)
     _refuse_if_used(folder)
-    watcher = watcher or Unwatched()
-    with translated(), target.connect(autocommit=False) as conn:
-        table.begin(conn)
-        parts = table.parts(conn, store=store, model_id=model_id, dims=dims)
-        if not parts:
-            names = ", ".join(f'"{name}"' for name in table.stores(conn)[:8])
-            raise UsageError(
-                "no row to export" + (f' of store "{store}"' if store is not None else ""),
-                hint=f"Stores in the table: {names}." if names else "The table has no rows.",
-            )
-        done = Exported(folder, format)
-        done.stores = sorted({part.store for part in parts}, key=lambda name: name or "")
-        done.spaces = _spaces(parts)
-        watcher.stage("export", sum(part.space.records for part in parts))
-        with _written_apart(folder) as place:
-            write = {
-                Format.VDF: _write_vdf, Format.JSONL: _write_jsonl, Format.PARQUET: _write_parquet,
-            }[format]  # fmt: skip
-            with_rows = [(part, _counted(table.rows(conn, part), done, watcher)) for part in parts]
-            write(place, with_rows, len(done.stores) > 1)
-            written = [file for file in place.rglob("*") if file.is_file()]
-            done.files, done.bytes = len(written), sum(file.stat().st_size for file in written)
+    watching = watcher or Unwatched()
+    target.reach()
+
+    def attempt(reached: Reached) -> Exported:
+        with translated(), target.connect(autocommit=False) as conn:
+            table.begin(conn)
+            return _export(conn, folder, format, _Wanted(store, model_id, dims), watching)
+
+    return retried(attempt, told=watching.trouble)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Of which rows; None: of any."""
+
+    store: str | None
+    model_id: str | None
+    dims: int | None
+
+
+def _export(
+    conn: psycopg.Connection[Any],
+    folder: Path,
+    format: Format,
+    wanted: _Wanted,
+    watcher: Watcher,
+) -> Exported:
+    parts = table.parts(conn, store=wanted.store, model_id=wanted.model_id, dims=wanted.dims)
+    if not parts:
+        names = ", ".join(f'"{name}"' for name in table.stores(conn)[:8])
+        raise UsageError(
+            "no row to export"
+            + (f' of store "{wanted.store}"' if wanted.store is not None else ""),
+            hint=f"Stores in the table: {names}." if names else "The table has no rows.",
+        )
+    done = Exported(folder, format)
+    done.stores = sorted({part.store for part in parts}, key=lambda name: name or "")
+    done.spaces = _spaces(parts)
+    watcher.stage("export", sum(part.space.records for part in parts))
+    with _written_apart(folder) as place:
+        write = {
+            Format.VDF: _write_vdf, Format.JSONL: _write_jsonl, Format.PARQUET: _write_parquet,
+        }[format]  # fmt: skip
+        with_rows = [(part, _counted(table.rows(conn, part), done, watcher)) for part in parts]
+        write(place, with_rows, len(done.stores) > 1)
+        written = [file for file in place.rglob("*") if file.is_file()]
+        done.files, done.bytes = len(written), sum(file.stat().st_size for file in written)
     return done
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from harca import retry
+from harca import migrations, retry
 from harca.errors import RunError, TargetError
 from harca.migrate import Unwatched, migrate
+from harca.migrations import DATA
 from harca.options import LoadOptions
 from harca.retry import Patience
 from tests.faults.proxy import Proxy
@@ -230,3 +231,35 @@ def test_a_rollback_that_is_given_up_names_the_run(store, database, conn, run_ha
     assert given_up.code == 1
     assert given_up.err.endswith("The run is 1: `harca rollback 1`.\n")
     assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (10,)
+
+
+def test_an_export_is_written_again(store, tmp_path, database, run_harca):
+    run_harca("migrate", store, database=database)
+    with Proxy(database.conninfo) as network:
+        network.cut_at(b"FETCH")
+
+        done = run_harca(
+            "export", tmp_path / "out", "--format", "jsonl", database=network.through(database)
+        )
+
+    assert done.code == 0, done.err
+    assert "connection lost, trying again in" in done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["rows.jsonl"]
+    assert len((tmp_path / "out" / "rows.jsonl").read_text("utf-8").splitlines()) == 10
+
+
+@pytest.mark.parametrize("sent", [b"COPY", b"INSERT INTO alembic_version_data"])
+def test_a_planned_load_goes_on_with_its_run_until_it_is_stamped(
+    sent, store, project, database, conn, run_harca
+):
+    run_harca("plan", store, "-m", "load it", database=database)
+    with Proxy(database.conninfo) as network:
+        network.cut_at(sent)
+
+        done = run_harca("load", database=network.through(database))
+
+    assert done.code == 0, done.err
+    assert "connection lost, trying again in" in done.err
+    runs = conn.execute("SELECT status, loaded FROM load_runs").fetchall()
+    assert runs == [("verified", 10)]
+    assert migrations.current(database, DATA) == migrations.head(DATA)
