@@ -169,6 +169,7 @@ class VectorsReader:
     format: str = "synthetic"
     volatile: frozenset[str] = frozenset()
     guesses_ids = False
+    bookkeeping: frozenset[str] = frozenset()
     notes: StoreNotes = field(default_factory=StoreNotes)
 
     def items(self) -> Iterator[Item | Rejection]:

@@ -7,12 +7,22 @@ from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import dict_row
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from harca import consolidate, migrations, rollback
 from harca.ahead import ReadAhead, reading_ahead
 from harca.backup import Backup, before_migration
-from harca.errors import ConflictFound, NothingToVerify, NotVerified, counted
+from harca.batching import Batch
+from harca.errors import (
+    ConflictFound,
+    NothingToVerify,
+    NotVerified,
+    SourceError,
+    StoreBusy,
+    counted,
+)
 from harca.load import Intake, LoadResult, load, notes_of
+from harca.manifest import Manifest
 from harca.model import Expired, OnConflict, Reader, Space, Tally
 from harca.options import LoadOptions, check_label
 from harca.pace import FULL_SPEED, Pace
@@ -25,10 +35,16 @@ from harca.postgres.target import PostgresTarget, begin_run
 from harca.readers.base import open_store
 from harca.readers.staging import address, shown, staged
 from harca.retry import Reached, retried
-from harca.verify import Verification, verify
+from harca.verify import Reading, Verification, verify, verify_reading
 
 # What stays of an attempt: records that are in, then stages that are done.
 _LOAD, _INDEX, _VERIFY = 1, 2, 3
+
+# Over a store that is written to all the time: what comes in during a pass is less each time,
+# but never nothing.
+MOST_PASSES = 3
+
+_REOPENED, _REOPENED_AFTER_S = 5, 0.2
 
 
 class Watcher(Protocol):
@@ -69,7 +85,12 @@ class Unwatched:
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """What `migrate` did, or a data revision, if there is a *revision*."""
+    """What `migrate` did, or a data revision, if there is a *revision*.
+
+    Attributes:
+        earlier: Passes over the store before this one, each a run.
+        written_since: Files that were written to since this pass began.
+    """
 
     run_id: int
     store: str
@@ -82,6 +103,8 @@ class Migration:
     options: LoadOptions
     revision: str | None = None
     backup: Backup | None = None
+    earlier: tuple["Migration", ...] = ()
+    written_since: int = 0
 
     @property
     def complete(self) -> bool:
@@ -110,7 +133,8 @@ def migrate(
     """Bring the store at *path* into the database, and prove it.
 
     The store is opened first: if that fails, the database is not even connected to.
-    Run again, it goes on where it was interrupted, or takes in what is new.
+    Run again, it goes on where it was interrupted, or takes in what is new. It does so by
+    itself, a few times, while the store is written to.
 
     Args:
         backups: Folder in which what could be lost is kept first; None: it is not.
@@ -120,22 +144,68 @@ def migrate(
             resumed by the same call.
     """
     with staged(str(path)) as local:
+        before = Manifest.of(local)
         reader = open_store(local, options.defaults)
         database, watching = target(), watcher or Unwatched()
-        store = _Store(str(path), local, reader, pace=pace)
         options = replace(options, batch_rows=pace.batch_rows(options.batch_rows))
 
-        def attempt(reached: Reached) -> Migration:
-            if backups is not None:
-                _back_up_once(store, database, backups, options, watching)
-            with reading_ahead(reader) as ahead:
-                watching.stage("schema")
-                migrations.upgrade(database, progress=watching.stage)
-                done = _load_and_prove(store, ahead, database, options, watching, reached)
-                return replace(done, backup=store.backup)
+        def once(store: _Store) -> Migration:
+            def attempt(reached: Reached) -> Migration:
+                if backups is not None:
+                    _back_up_once(store, database, backups, options, watching)
+                with reading_ahead(store.reader) as ahead:
+                    watching.stage("schema")
+                    migrations.upgrade(database, progress=watching.stage)
+                    done = _load_and_prove(store, ahead, database, options, watching, reached)
+                    return replace(done, backup=store.backup)
+
+            return retried(attempt, told=watching.trouble)
 
         database.reach()
-        return retried(attempt, told=watching.trouble)
+        store = _Store(str(path), local, reader, pace=pace, before=before)
+        return _caught_up(store, once, options, watching)
+
+
+def _caught_up(
+    store: "_Store",
+    once: Callable[["_Store"], Migration],
+    options: LoadOptions,
+    watcher: Watcher,
+) -> Migration:
+    """Migrate the store *once*, and again as long as it was written to meanwhile.
+
+    A store that is written to all the time is read `MOST_PASSES` times: then every record
+    is in that stood there when the last pass began. Each pass is a run of its own, as if
+    the command were given again.
+    """
+    done = once(store)
+    earlier: tuple[Migration, ...] = ()
+    while True:
+        assert store.before is not None
+        changes = store.before.changes(ignored=store.reader.bookkeeping)
+        if not changes or len(earlier) + 1 == MOST_PASSES:
+            break
+        watcher.stage(f"pass {len(earlier) + 2} of {MOST_PASSES} at most: {changes}")
+        before = Manifest.of(store.local)
+        reader = _reopened(store.local, options)
+        store = replace(store, reader=reader, before=before, is_moving=True, run_id=None)
+        try:
+            again = once(store)
+        except StoreBusy:
+            break  # who has it between two passes takes in what is new
+        done, earlier = again, (*earlier, done)
+    return replace(done, earlier=earlier, written_since=changes.written)
+
+
+def _reopened(local: Path, options: LoadOptions) -> Reader:
+    """Open a store that could be opened before; a file of it can be half written just now."""
+    retrying = Retrying(
+        retry=retry_if_exception_type(SourceError),
+        wait=wait_fixed(_REOPENED_AFTER_S),
+        stop=stop_after_attempt(_REOPENED),
+        reraise=True,
+    )
+    return retrying(open_store, local, options.defaults)
 
 
 def load_and_prove(
@@ -187,6 +257,8 @@ class _Store:
         path: What the operator gave: a path, or a URL.
         local: Where it can be read.
         revision: The data revision that loads it, if one does.
+        before: Its files before it was opened; None if it is known not to change.
+        is_moving: It was written to while an earlier pass read it.
         run_id: What the first attempt began, the others go on with.
         is_backed_up: What could be lost is kept, or there is nothing.
     """
@@ -196,10 +268,19 @@ class _Store:
     reader: Reader
     revision: str | None = None
     pace: Pace = FULL_SPEED
+    before: Manifest | None = None
+    is_moving: bool = False
     run_id: int | None = None
     sessions: OwnSessions = field(default_factory=OwnSessions)
     is_backed_up: bool = False
     backup: Backup | None = None
+
+    @property
+    def has_changed(self) -> bool:
+        """True if it was written to since it was opened."""
+        return self.before is not None and bool(
+            self.before.changes(ignored=self.reader.bookkeeping)
+        )
 
 
 def _back_up_once(
@@ -271,7 +352,14 @@ def _load_alone(
         reached(_LOAD, tally.read)
         watcher.step(tally.read)
 
-    result = load(loading, target, options, progress=progress, before=checkpoint.passed)
+    reading = Reading(reader.volatile)
+
+    def before(batch: Batch) -> None:
+        if store.is_moving:
+            reading.add_all(batch)
+        checkpoint.passed(batch)
+
+    result = load(loading, target, options, progress=progress, before=before)
     target.finish(notes_of(result, reader), outlived=result.outlived)
     reached(_INDEX)
     watcher.stage("index")
@@ -281,6 +369,9 @@ def _load_alone(
     rows = StoreRows(conn, name, run.run_id)
     rows.note_outlived()
     verification = verify(intake.entries, rows, volatile=reader.volatile, progress=watcher.step)
+    if store.is_moving and not verification.ok and store.has_changed:
+        as_read = verify_reading(reading, rows)
+        verification = as_read if as_read.ok else verification
     _note_outcome(conn, run.run_id, verification)
     spaces = [Space(*space, count).as_dict() for space, count in rows.row_spaces().items()]
     return Migration(

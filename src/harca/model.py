@@ -179,12 +179,14 @@ class Reader(Protocol):
             record. A difference in nothing else is no change of content.
         guesses_ids: The key is a field that was taken for one: two records with one key
             and different contents need not be one record.
+        bookkeeping: Names of files that the application writes to and that hold no record.
         notes: What the latest (or running) pass met besides items.
     """
 
     format: str
     volatile: frozenset[str]
     guesses_ids: bool
+    bookkeeping: frozenset[str]
     notes: StoreNotes
 
     def items(self) -> Iterator[Item | Rejection]:

@@ -1,10 +1,11 @@
 """Prove that the table holds what the store holds: counts, spaces, every bit, by key."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from harca.batching import Batch
 from harca.errors import NothingToVerify, counted
 from harca.fingerprint import Fingerprint, digest
 from harca.model import Record, Rejection, Tally
@@ -126,8 +127,8 @@ class Rows(Protocol):
         """Return the number of records per space."""
         ...
 
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of all records."""
+    def fingerprint(self, *, without: Collection[str] = ()) -> Fingerprint:
+        """Return the fingerprint of all records, metadata keys *without* left out."""
         ...
 
     def refused(self) -> Iterator[Record]:
@@ -143,6 +144,34 @@ class Rows(Protocol):
     ) -> Iterator[Difference]:
         """Yield what differs between *expected* and the rows of *buckets*."""
         ...
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one reading of a store came to; nothing of it is held.
+
+    Attributes:
+        without: Metadata keys that are left out of the fingerprint.
+    """
+
+    without: frozenset[str] = frozenset()
+    records: Fingerprint = field(default_factory=Fingerprint)
+    spaces: Counter[tuple[str, int]] = field(default_factory=Counter)
+    rejected: int = 0
+
+    def add(self, entry: Record | Rejection) -> None:
+        """Count one entry in."""
+        if isinstance(entry, Rejection):
+            self.rejected += 1
+        else:
+            self.records.add(digest(entry, without=self.without))
+            self.spaces[entry.space] += 1
+
+    def add_all(self, batch: Batch) -> None:
+        """Count a batch in."""
+        for record in batch.records:
+            self.add(record)
+        self.rejected += len(batch.rejections)
 
 
 def verify(
@@ -162,22 +191,46 @@ def verify(
     Raises:
         NothingToVerify: The store has nothing.
     """
-    outcome = Verification(rows.store)
-    expected, spaces, rejected = Fingerprint(), Counter[tuple[str, int]](), 0
+    reading = Reading()
     for number, entry in enumerate(entries(), 1):
-        if isinstance(entry, Rejection):
-            rejected += 1
-        else:
-            expected.add(digest(entry))
-            spaces[entry.space] += 1
+        reading.add(entry)
         if number % 1000 == 0:
             progress(number)
-    progress(expected.count + rejected)
-    if not expected.count + rejected:
+    progress(reading.records.count + reading.rejected)
+    outcome, found = _compared(reading, rows)
+    expected = reading.records
+    buckets = expected.differing(found)
+    if buckets:
+        _explain(entries, rows, buckets, volatile, outcome)
+    same = not outcome.mismatch_count
+    outcome.checks.append(
+        Check("fingerprint", str(expected), str(expected) if same else str(found))
+    )
+    return outcome
+
+
+def verify_reading(reading: Reading, rows: Rows) -> Verification:
+    """Compare what a load has read with its rows, where the store itself has moved on since.
+
+    What differs, nobody could say: the store is not read again.
+
+    Raises:
+        NothingToVerify: The load has read nothing.
+    """
+    outcome, found = _compared(reading, rows)
+    outcome.checks.append(Check("fingerprint of what was read", str(reading.records), str(found)))
+    return outcome
+
+
+def _compared(reading: Reading, rows: Rows) -> tuple[Verification, Fingerprint]:
+    """Compare all that can be counted; return that, and the fingerprint of what is kept."""
+    outcome = Verification(rows.store)
+    expected, spaces = reading.records, reading.spaces
+    if not expected.count + reading.rejected:
         raise NothingToVerify(f'"{rows.store}" has no record that could be in the table')
     refused, refused_spaces = Fingerprint(), Counter[tuple[str, int]]()
     for record in rows.refused():
-        refused.add(digest(record))
+        refused.add(digest(record, without=reading.without))
         refused_spaces[record.space] += 1
     noted, recounted = rows.ledger()
     outcome.checks.append(Check("ledger", noted.as_dict(), recounted.as_dict()))
@@ -188,7 +241,7 @@ def verify(
             noted.loaded + noted.unchanged + noted.superseded + noted.rejected,
         )
     )
-    outcome.checks.append(Check("rejections", rejected + refused.count, noted.rejected))
+    outcome.checks.append(Check("rejections", reading.rejected + refused.count, noted.rejected))
     if expected.count <= refused.count:
         # Where nothing is in, nothing is compared, and all would be well whatever happened.
         outcome.checks.append(Check("records that are not rejected", "1 or more", 0))
@@ -198,17 +251,10 @@ def verify(
     for space in sorted(set(spaces) | set(found_spaces)):
         name = f"space {space[0]}/{space[1]}"
         outcome.checks.append(Check(name, spaces[space], found_spaces.get(space, 0)))
-    found = rows.fingerprint()
+    found = rows.fingerprint(without=reading.without)
     outcome.fingerprint = str(found)
     found.add_all(refused)
-    buckets = expected.differing(found)
-    if buckets:
-        _explain(entries, rows, buckets, volatile, outcome)
-    same = not outcome.mismatch_count
-    outcome.checks.append(
-        Check("fingerprint", str(expected), str(expected) if same else str(found))
-    )
-    return outcome
+    return outcome, found
 
 
 def _explain(

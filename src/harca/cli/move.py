@@ -130,6 +130,15 @@ def migrate(
             "spaces": done.spaces,
             "indexes_built": done.indexes_built,
             "verified": done.verification.ok,
+            "passes": [
+                {
+                    "run_id": one.run_id,
+                    **one.result.tally.as_dict(),
+                    "verified": one.verification.ok,
+                }
+                for one in (*done.earlier, done)
+            ],
+            "written_since": done.written_since,
             "verification": done.verification.as_dict(),
             "seconds": round(result.seconds, 3),
             "rows_per_s": round(result.tally.read / max(result.seconds, 1e-9), 1),

@@ -181,14 +181,8 @@ def _step(step: "Step", *, dry_run: bool) -> str:
 
 def migration(done: "Migration") -> str:
     """Return what `harca migrate` shows at its end."""
-    tally, result, notes = done.result.tally, done.result, done.reader.notes
-    rate = tally.read / result.seconds if result.seconds else 0
-    parts = [
-        f"run {done.run_id}{' (resumed)' if done.resumed else ''}: read {tally.read:,} = "
-        f"{tally.loaded:,} loaded + {tally.unchanged:,} unchanged + "
-        f"{tally.superseded:,} superseded + {tally.rejected:,} rejected, "
-        f"in {result.seconds:.1f} s ({rate:,.0f} rows/s)",
-    ]
+    result, notes = done.result, done.reader.notes
+    parts = [_run(one) for one in (*done.earlier, done)]
     if chosen := len(result.outlived) - len(result.kept):
         parts.append(
             f"{chosen:,} rows of earlier runs stay instead of the store's records, "
@@ -214,11 +208,32 @@ def migration(done: "Migration") -> str:
     if done.indexes_built:
         parts.append(f"indexes built: {', '.join(done.indexes_built)}")
     parts.append(verification(done.verification))
+    if done.written_since:
+        parts.append(_written_since(done))
     if done.backup is not None:
         parts.append(f"What was there before is in {done.backup.folder}")
-    if tally.loaded and done.revision is None:
-        parts.append(f"To take it back: harca rollback {done.run_id}")
+    took = [one.run_id for one in (done, *done.earlier[::-1]) if one.result.tally.loaded]
+    if took and done.revision is None:
+        parts.append(f"To take it back: harca rollback {', then '.join(map(str, took))}")
     return "\n".join(parts)
+
+
+def _run(done: "Migration") -> str:
+    tally, seconds = done.result.tally, done.result.seconds
+    return (
+        f"run {done.run_id}{' (resumed)' if done.resumed else ''}: read {tally.read:,} = "
+        f"{tally.loaded:,} loaded + {tally.unchanged:,} unchanged + "
+        f"{tally.superseded:,} superseded + {tally.rejected:,} rejected, "
+        f"in {seconds:.1f} s ({tally.read / seconds if seconds else 0:,.0f} rows/s)"
+    )
+
+
+def _written_since(done: "Migration") -> str:
+    was = "was" if done.written_since == 1 else "were"
+    written = f"{counted(done.written_since, 'file')} {was} written to since the last pass began"
+    if done.complete:
+        return f"{written}: what stood there then is in; run again to take in the rest"
+    return f"{written}, which may be all that differs: stop what writes to the store, and run again"
 
 
 def run_status(run: "dict[str, Any]") -> str:

@@ -1,6 +1,6 @@
 """The rows of one store, for `harca.verify`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -64,16 +64,17 @@ class StoreRows:
         )
         return {(model_id, dims): records for model_id, dims, records in found}
 
-    def fingerprint(self) -> Fingerprint:
+    def fingerprint(self, *, without: Collection[str] = ()) -> Fingerprint:
         """Return the fingerprint of the rows; the server reads them, nothing is sent."""
-        return self._fingerprint("fingerprint")
+        return self._fingerprint("fingerprint", without)
 
-    def _fingerprint(self, name: str) -> Fingerprint:
+    def _fingerprint(self, name: str, without: Collection[str] = ()) -> Fingerprint:
         total = Fingerprint()
         parts = _digests()
         del parts["created_at"]
         statement = composed(name, **parts)
-        for bucket, count, part in self.conn.execute(statement, self._values):
+        values = {**self._values, "volatile": sorted(without)}
+        for bucket, count, part in self.conn.execute(statement, values):
             total.add_part(bucket, count, int(part))
         return total
 

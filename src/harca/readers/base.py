@@ -100,6 +100,7 @@ class StoreReader(ABC):
     format: str
     volatile: frozenset[str] = frozenset()
     guesses_ids = False
+    bookkeeping: frozenset[str] = frozenset()
 
     def __init__(self, path: Path, defaults: Defaults) -> None:
         self.path, self.defaults = path, defaults
@@ -134,6 +135,7 @@ class Several:
         self._readers = readers
         first = next(iter(readers.values()))
         self.format, self.volatile = first.format, first.volatile
+        self.bookkeeping = first.bookkeeping
         self.guesses_ids = any(reader.guesses_ids for reader in readers.values())
         self.notes = StoreNotes()
 
@@ -321,6 +323,7 @@ class ListReader:
     format: str = "list"
     volatile: frozenset[str] = frozenset()
     guesses_ids: bool = False
+    bookkeeping: frozenset[str] = frozenset()
     notes: StoreNotes = field(default_factory=StoreNotes)
 
     def items(self) -> Iterator[Item | Rejection]:

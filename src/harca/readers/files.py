@@ -19,8 +19,9 @@ from harca.model import Reason, Rejection
 MAX_FILE_BYTES = 1 << 30  # what PostgreSQL takes as one value
 SKIPPED_FOLDERS = frozenset({".git", ".harca", "node_modules"})
 
-_REREADS = 3
-_REREAD_PAUSE_S = 0.05
+# Before what is being written is read again: the writer may need a moment, and may begin
+# again just then.
+REREAD_PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 _LFS_POINTER = b"version https://git-lfs"
 
 _LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
@@ -94,7 +95,7 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
     HARCA writes in place, so that a reader can meet half a file. An old file that is cut
     short stays so: no use waiting.
     """
-    for attempt in range(_REREADS):
+    for pause_s in (*REREAD_PAUSES_S, None):
         found = read_file(path, origin)
         if found.rejection is not None:
             return found, None
@@ -110,9 +111,9 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
                 )
                 return found, None
             found.rejection = Rejection(origin, Reason.UNPARSABLE, short(exc), found.data)
-            if attempt + 1 == _REREADS or not _being_written(path):
+            if pause_s is None or not being_written(path):
                 return found, None
-            time.sleep(_REREAD_PAUSE_S)
+            time.sleep(pause_s)
     raise AssertionError("unreachable")
 
 
@@ -131,7 +132,8 @@ def exact_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8-sig"))
 
 
-def _being_written(path: str) -> bool:
+def being_written(path: str) -> bool:
+    """Say whether a file was written to in the last second."""
     try:
         return time.time() - os.stat(path).st_mtime < 1.0  # noqa: PTH116  # a str already
     except OSError:

@@ -110,6 +110,7 @@ class HarcaReader:
     # Rewritten by HARCA on every read of a record.
     volatile = frozenset({"lastAccessed", "accessCount"})
     guesses_ids = False
+    bookkeeping = frozenset(_NOT_RECORDS)
 
     def __init__(self, path: Path, defaults: Defaults | None = None) -> None:
         self.path = path

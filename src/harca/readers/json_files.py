@@ -6,17 +6,20 @@ Also what is JSON of these shapes: Spring AI's ``SimpleVectorStore.save``, LangC
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harca.errors import SourceError, UsageError, counted
 from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.files import (
     MAX_FILE_BYTES,
+    REREAD_PAUSES_S,
     as_payload,
+    being_written,
     exact_json,
     files_at,
     open_binary,
@@ -138,12 +141,10 @@ class JsonReader(StoreReader):
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if not line.strip():
                     continue
-                try:
-                    row = exact_json(line)
-                except (ValueError, RecursionError) as exc:
-                    yield Rejection(at, Reason.UNPARSABLE, short(exc), line)
-                    continue
-                if isinstance(row, dict):
+                line, row, wrong = _finished(line, stream, file)
+                if wrong is not None:
+                    yield Rejection(at, Reason.UNPARSABLE, short(wrong), line)
+                elif isinstance(row, dict):
                     yield self._item(row, at, shape, partial(bytes, line))
                 else:
                     yield Rejection(at, Reason.NO_VECTOR, "not an object", line)
@@ -208,6 +209,24 @@ class JsonReader(StoreReader):
         for number, row in enumerate(rows_of(together)):
             at = _origin_of_element(origin, place, number)
             yield self._item(row, at, shape, partial(as_payload, row, b""))
+
+
+def _finished(
+    line: bytes, stream: BinaryIO, file: Path
+) -> tuple[bytes, Any, ValueError | RecursionError | None]:
+    """Return a line, parsed, or what is wrong with it.
+
+    The last line of a file that is being appended to is given time to be finished.
+    """
+    for pause_s in (*REREAD_PAUSES_S, None):
+        try:
+            return line, exact_json(line), None
+        except (ValueError, RecursionError) as exc:
+            if pause_s is None or line.endswith(b"\n") or not being_written(str(file)):
+                return line, None, exc
+        time.sleep(pause_s)
+        line += stream.readline(MAX_FILE_BYTES)
+    raise AssertionError("unreachable")
 
 
 def _name_as_key(name: str) -> str:

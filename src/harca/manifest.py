@@ -1,0 +1,116 @@
+"""Which files a store has, how large they are and when they were written: cheap to compare."""
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep, time_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harca.errors import counted
+from harca.readers.files import SKIPPED_FOLDERS
+
+# What SQLite keeps beside its file until it has a place there.
+_BESIDE = ("", "-wal", "-journal")
+_SHARED_MEMORY = "-shm"  # readers write to it too
+
+# Systems note the time of a write in steps of up to 10 ms: of two writes in one step, the
+# second cannot be told by its time.
+_STEP_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many files were written, or are new, and how many are gone."""
+
+    written: int
+    gone: int
+
+    def __bool__(self) -> bool:
+        return bool(self.written or self.gone)
+
+    def __str__(self) -> str:
+        gone = f", {self.gone:,} gone" if self.gone else ""
+        return f"{counted(self.written, 'file')} written meanwhile{gone}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manifest:
+    """The files at a path, as they were at one moment.
+
+    Holds 16 bytes a file: 64-bit hashes of the paths, and of paths with sizes and times.
+    """
+
+    root: Path
+    _paths: NDArray[np.int64]
+    _states: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, root: Path) -> "Manifest":
+        """List what is at *root*, so that everything written from now on can be told."""
+        found = list(_files(root))
+        if max((written for _, _, written in found), default=0) > time_ns() - _STEP_S * 1e9:
+            sleep(_STEP_S)
+            found = list(_files(root))
+        return cls(root, _hashes(path for path, _, _ in found), _hashes(found))
+
+    def changes(self, *, ignored: Collection[str] = ()) -> Changes:
+        """Return what has changed since.
+
+        Args:
+            ignored: Names of files that may be written to without a record in them.
+        """
+        found = list(_files(self.root))
+        paths = _hashes(path for path, _, _ in found)
+        states = _hashes(each for each in found if os.path.basename(each[0]) not in ignored)  # noqa: PTH119  # a str
+        return Changes(
+            len(np.setdiff1d(states, self._states)), len(np.setdiff1d(self._paths, paths))
+        )
+
+
+def _hashes(values: Iterable[object]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, values), dtype=np.int64)
+
+
+def _files(root: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield path, size and time of the last write of each file.
+
+    What cannot be seen is passed over: reading the store says what is wrong with it.
+    """
+    if root.is_dir():
+        paths = _paths_below(str(root))
+    else:
+        paths = iter([f"{root}{suffix}" for suffix in _BESIDE])
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)  # noqa: PTH116  # a str
+            yield path, status.st_size, status.st_mtime_ns
+
+
+def _paths_below(root: str) -> Iterator[str]:
+    pending, visited = [root], set()
+    while pending:
+        folder = pending.pop()
+        with suppress(OSError):
+            status = os.stat(folder)  # noqa: PTH116  # a str
+            identity = status.st_dev, status.st_ino
+            if identity in visited:
+                continue
+            visited.add(identity)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_dir(entry):
+                        if entry.name not in SKIPPED_FOLDERS:
+                            pending.append(entry.path)
+                    elif not entry.name.endswith(_SHARED_MEMORY):
+                        yield entry.path
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
