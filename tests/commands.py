@@ -6,6 +6,7 @@ from tests.test_docs import COMMANDS
 ARGUMENTS: dict[str, list[str]] = {
     "harca inspect": ["store"],
     "harca migrate": ["store"],
+    "harca backup": ["store"],
     "harca verify": ["store"],
     "harca status": [],
     "harca search": ["--vector", "query.json"],
@@ -29,7 +30,7 @@ def arguments_of(path: str) -> list[str]:
     if path in ARGUMENTS:
         return ARGUMENTS[path]
     return [
-        "1" if parameter.type.name == "integer" else "store"
+        "store"
         for parameter in COMMANDS[path].params
         if parameter.required and parameter.param_type_name == "argument"
     ]

@@ -106,12 +106,20 @@ def before_migration(
         NoRoom: As for `back_up`; nothing was changed.
     """
     with translated(), locked(target, name, ours=ours) as conn:
+        _refuse_early(target, conn)
         tables = _tables(conn)
         if not owned.has_rows(conn, tables):
             return None
         if _is_resumed(conn, name) and not migrations.pending(target):
             return None
         return _back_up(conn, target, tables, parent, store, None)
+
+
+def _refuse_early(target: Database, conn: psycopg.Connection[Any]) -> None:
+    """Refuse what the schema's upgrade would refuse, before a backup is made of it."""
+    given = consolidate.options({})
+    if not given.ignore and not migrations.is_applied(target, consolidate.REVISION):
+        consolidate.check(conn)
 
 
 def _tables(conn: psycopg.Connection[Any]) -> list[OwnedTable]:

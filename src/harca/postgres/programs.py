@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 from psycopg.conninfo import conninfo_to_dict
@@ -59,6 +60,7 @@ def _candidates(name: str) -> Iterator[str]:
             yield str(bundled)
 
 
+@cache
 def _version(path: str) -> int | None:
     try:
         asked = subprocess.run(  # noqa: S603  # found by its own name
