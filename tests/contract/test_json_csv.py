@@ -2,12 +2,13 @@
 
 import json
 import uuid
+from itertools import islice
 
 import pytest
 
 from harca.errors import SourceError, UnknownFormat, UsageError
 from harca.load import Intake
-from harca.model import Record, Rejection, Warn
+from harca.model import Item, Record, Rejection, Warn
 from harca.options import LoadOptions
 from harca.readers import json_sample
 from harca.readers.base import Defaults, FieldNames, open_store
@@ -423,3 +424,29 @@ def test_a_field_that_is_a_vector_once_stays_where_it_is_none(tmp_path):
     found = entries(write(tmp_path, rows))
 
     assert [told(one)[3] for one in found] == [{"values": [1, 2, 3]}, {"values": "some"}]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_file_that_grows_faster_than_it_is_read_has_an_end(suffix, tmp_path):
+    path = tmp_path / f"items.{suffix}"
+
+    def line(number):
+        if suffix == "csv":
+            return f'{number},"é","[1.0, {number}]"\n'
+        return json.dumps({"id": str(number), "text": "t", "embedding": [1.0, number]}) + "\n"
+
+    path.write_text("id,text,embedding\n" * (suffix == "csv"), "utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(map(line, range(500)))
+    reader = open_store(path)
+    keys = []
+
+    with path.open("a", encoding="utf-8") as file:
+        for item in islice(reader.items(), 5_000):
+            assert isinstance(item, Item), item
+            keys.append(str(item.key))
+            file.write(line(500 + len(keys)))
+            file.flush()
+
+    assert keys[:500] == [str(number) for number in range(500)]
+    assert len(keys) < 1_000

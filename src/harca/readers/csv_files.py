@@ -6,6 +6,7 @@ from the header.
 """
 
 import csv
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -283,16 +284,23 @@ class _Lines:
 
     def __init__(self, text: TextIO, separator: str) -> None:
         self._text, self._separator = text, separator
+        # No further than to about where it ends now: one that grows fast would have no end.
+        self._left = os.fstat(text.fileno()).st_size
         self._again: deque[str] = deque()
         self._taken: list[str] = []
 
     def _physical(self) -> Iterator[str]:
         while True:
-            line = self._again.popleft() if self._again else self._text.readline()
+            line = self._again.popleft() if self._again else self._next()
             if not line:
                 return
             self._taken.append(line)
             yield line
+
+    def _next(self) -> str:
+        line = self._text.readline() if self._left > 0 else ""
+        self._left -= len(line)  # characters, of which there are no more than bytes
+        return line
 
     def __iter__(self) -> Iterator[list[str] | Damage]:
         while True:

@@ -6,6 +6,7 @@ Also what is JSON of these shapes: Spring AI's ``SimpleVectorStore.save``, LangC
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -134,10 +135,13 @@ class JsonReader(StoreReader):
 
     def _lines(self, file: Path, origin: str, shape: Shape) -> Iterator[Item | Rejection]:
         with open_binary(file) as stream:
-            number = 0
-            while line := stream.readline(MAX_FILE_BYTES):
+            number, taken = 0, 0
+            # No further than to where it ends now: one that grows fast would have no end.
+            size = os.fstat(stream.fileno()).st_size
+            while taken < size and (line := stream.readline(MAX_FILE_BYTES)):
                 number += 1
                 at = f"{origin}:{number}"
+                taken += len(line)
                 line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                 if not line.strip():
                     continue
