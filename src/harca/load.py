@@ -207,8 +207,9 @@ class Planner:
     def committed(self, plan: Plan) -> None:
         """Remember the keys of a batch that is in."""
         self._seen.add(plan.settled)
-        self.outlived = (self.outlived - plan.settled) | plan.outlived
-        self.kept = (self.kept - plan.settled) | plan.kept
+        for of_all, of_batch in ((self.outlived, plan.outlived), (self.kept, plan.kept)):
+            of_all -= plan.settled
+            of_all |= of_batch
 
     def _place(self, record: Record, plan: Plan, known: dict[str, Known]) -> None:
         """Add one record to *plan*; keep *known* as it will be after it."""

@@ -120,7 +120,9 @@ class PostgresTarget:
             ):
                 for record, exc in refused.written(self.conn, records, write):
                     found.append(refused.refusal(record, exc))
-            for (_, record), exc in refused.written(self.conn, plan.losers, self._copy_losers):
+            # Whatever lost against one of those has not lost, and is not asked about here.
+            losers = [] if found else plan.losers
+            for (_, record), exc in refused.written(self.conn, losers, self._copy_losers):
                 found.append(refused.refusal(record, exc))
             if found:
                 raise psycopg.Rollback(transaction)
