@@ -31,6 +31,7 @@
 A bad *record* is never an exception but a value, `harca.model.Rejection`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
@@ -58,6 +59,11 @@ class HarcaError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What ``--json`` shows beside the message, the hint and the code."""
+        return {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default an exception is made anew from its message, which not all of ours take.
@@ -242,14 +248,22 @@ class StoreBusy(Refused):
 class RowsChanged(Refused):
     """Rows of a run were changed by somebody else since it loaded them."""
 
-    def __init__(self, run_id: int, keys: list[str], count: int) -> None:
-        listed = ", ".join(f'"{key}"' for key in keys)
+    def __init__(
+        self, run_id: int, changes: Sequence[str], *, option: str, changed: list[dict[str, Any]]
+    ) -> None:
         super().__init__(
-            f"{counted(count, 'row')} of run {run_id} changed since loading: {listed}"
-            + (", ..." if count > len(keys) else ""),
-            hint="Keep them with `--changed keep`, or delete them too with `--changed delete`.",
+            f"{counted(len(changes), 'row')} of run {run_id} changed since loading: "
+            + ", ".join(changes[:_LISTED])
+            + (", ..." if len(changes) > _LISTED else ""),
+            hint=f"Nothing was changed. `{option}keep` leaves them as they are, `{option}delete` "
+            "takes the changes back too.",
         )
-        self.run_id, self.keys, self.count = run_id, keys, count
+        self.run_id, self.changed = run_id, changed
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """All of them, however many."""
+        return {"changed": self.changed}
 
 
 class StoreChanged(Refused):

@@ -1,7 +1,7 @@
 """Take a run back: delete what it inserted, restore what it overwrote, nothing else."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -11,18 +11,18 @@ from psycopg.rows import dict_row
 
 from harca import migrations
 from harca.errors import Refused, RowsChanged, RunError, TargetError
-from harca.postgres import indexes
+from harca.postgres import indexes, undo
 from harca.postgres.connect import Database, translated
-from harca.postgres.digest import query
 from harca.postgres.legacy import FORMAT
 from harca.postgres.lock import OwnSessions, lock_store
+from harca.postgres.retry import give_way_early
 from harca.retry import retried
 
-_LISTED = 5
+_ROLLED_BACK = "rolled back"
 
 
 class Changed(StrEnum):
-    """What is done with rows that somebody changed since the run loaded them."""
+    """What is done with what somebody has changed since the run loaded it."""
 
     REFUSE = "refuse"
     KEEP = "keep"
@@ -31,17 +31,34 @@ class Changed(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """What a rollback did.
+    """What a rollback did, or would do.
 
     Attributes:
         kept: Changed rows that stay; they belong to no run any more.
+        changed: What was changed since, kept or not.
+        before: When the run was taken back already, if this call found it so.
+        finished: This call adapted the indexes, which the one that took it back had not.
+        dry_run: Nothing was done.
+        refused: It would have been refused.
     """
 
     run_id: int
     store: str
-    deleted: int
-    restored: int
-    kept: int
+    deleted: int = 0
+    restored: int = 0
+    kept: int = 0
+    changed: tuple[undo.Change, ...] = ()
+    before: str | None = None
+    finished: bool = False
+    dry_run: bool = False
+    refused: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as ``--json`` shows it."""
+        return {
+            **{name: getattr(self, name) for name in self.__slots__},
+            "changed": [change.as_dict() for change in self.changed],
+        }
 
 
 def rollback(
@@ -52,88 +69,49 @@ def rollback(
     by_revision: bool = False,
     told: Callable[[str], object] = lambda message: None,
 ) -> RolledBack:
-    """Take run *run_id* back, the latest one if None, in one transaction.
+    """Take run *run_id* back, the latest one if None: the rows in one transaction, then indexes.
 
-    What passes by itself is tried again. If the connection is lost while the transaction is
-    committed, the next attempt finds out whether it was.
+    Called again it finishes what was interrupted, and does nothing to rows. None is then the
+    run that was being taken back, not the one before it.
 
     Args:
-        told: Is told of what is tried again.
+        told: Is told what goes wrong and is tried again.
 
     Raises:
-        RunError: There is no such run, or it was rolled back before.
+        RunError: There is no such run.
         RowsChanged: Rows were changed since, and *changed* is ``refuse``.
         StoreBusy: Another process is working on the store.
         Refused: The run is a data revision's that is applied, and it is not that
             revision's downgrade that asks.
+        TargetError: The database failed, and the message says what holds.
     """
     target.reach()
-    asked = _Asked(target, run_id, changed, by_revision)
+    rolling_back = _RollingBack(target, run_id, changed, by_revision)
     try:
-        return retried(lambda reached: _attempt(asked), told=told)
+        return retried(lambda reached: rolling_back.attempt(), told=told)
     except TargetError as exc:
-        if asked.run_id is not None:
-            # Not "last", which is another one if this one is taken back by now.
-            exc.hint += f" The run is {asked.run_id}: `harca rollback {asked.run_id}`."
-        raise
+        hint = exc.hint
+        if rolling_back.run_id is not None:
+            # Not "last", which may be another one by the time that this is read.
+            hint += f" The run is {rolling_back.run_id}: `harca rollback {rolling_back.run_id}`."
+        raise TargetError(f"{rolling_back.what_holds()}: {exc}", hint=hint) from exc
 
 
-@dataclass(slots=True)
-class _Asked:
-    """What was asked for, and what is remembered of the attempts at it.
+def preview(target: Database, run_id: int | None, *, changed: Changed) -> RolledBack:
+    """Return what `rollback` would do; change nothing and wait for nobody.
 
-    Attributes:
-        run_id: None until it is known which is the latest.
-        done: What the last transaction has done that was about to be committed, and when.
+    Raises:
+        RunError: There is no such run.
+        Refused: As `rollback`, but for rows that were changed.
     """
-
-    target: Database
-    run_id: int | None
-    changed: Changed
-    by_revision: bool
-    done: tuple[RolledBack, datetime] | None = None
-    sessions: OwnSessions = field(default_factory=OwnSessions)
-
-
-def _attempt(asked: _Asked) -> RolledBack:
-    with translated(), asked.target.connect() as conn:
-        run = _find(conn, asked.run_id)
-        asked.run_id = run["run_id"]
-        lock_store(conn, run["store"], ours=asked.sessions)
-        asked.sessions.add(conn)
-        run = _find(conn, asked.run_id)  # again, now that nobody else works on it
-        if asked.done is None or run["rolled_back_at"] != asked.done[1]:
-            _refuse(run, asked)
-            _take_back(conn, run, asked)
-        assert asked.done is not None
-        indexes.build(conn)  # those of spaces that are gone, or smaller now, go
-        return asked.done[0]
-
-
-def _refuse(run: dict[str, Any], asked: _Asked) -> None:
-    """Refuse to take back what is taken back already, or in another way."""
-    if run["status"] == "rolled back":
-        raise RunError(
-            f"run {run['run_id']} was rolled back at {run['rolled_back_at']:%Y-%m-%d %H:%M:%S}",
-            hint="Nothing was changed. `harca status` lists the runs.",
-        )
-    if run["format"] == FORMAT:
-        raise Refused(
-            f"run {run['run_id']} brought the table {run['store']} over, which the "
-            "application still writes to",
-            hint=f"Take it back with `alembic downgrade {migrations.BEFORE_TABLES}`, which "
-            "also puts the table back in its place.",
-        )
-    revision = run["revision"]
-    if (
-        revision is not None
-        and not asked.by_revision
-        and migrations.is_applied(asked.target, revision, migrations.DATA)
-    ):
-        raise Refused(
-            f"run {run['run_id']} is that of data revision {revision}, which is applied",
-            hint="Take it back with `alembic -n data downgrade`, so that it can be applied again.",
-        )
+    discard = changed is Changed.DELETE
+    with translated(), target.connect() as conn:
+        run = _find(conn, run_id)
+        if run["status"] == _ROLLED_BACK:
+            return _before(run, dry_run=True)
+        _refuse_if_not_ours(target, run)
+        undoing = undo.look(conn, run, discard=discard)
+    return _told(run, undoing, changed, dry_run=True)
 
 
 def rollback_revision(
@@ -142,8 +120,8 @@ def rollback_revision(
     """Take back every run of a data revision, the latest first."""
     with translated(), target.connect() as conn:
         found = conn.execute(
-            "SELECT run_id FROM load_runs WHERE revision = %s AND status <> 'rolled back' "
-            "ORDER BY run_id DESC",
+            "SELECT run_id FROM load_runs WHERE revision = %s "
+            "AND (status <> 'rolled back' OR notes ? 'unfinished') ORDER BY run_id DESC",
             [revision],
         ).fetchall()
     return [rollback(target, run_id, changed=changed, by_revision=True) for (run_id,) in found]
@@ -153,7 +131,8 @@ def _find(conn: psycopg.Connection[Any], run_id: int | None) -> dict[str, Any]:
     with conn.cursor(row_factory=dict_row) as cursor:
         if run_id is None:
             cursor.execute(
-                "SELECT * FROM load_runs WHERE status <> 'rolled back' ORDER BY run_id DESC LIMIT 1"
+                "SELECT * FROM load_runs WHERE status <> 'rolled back' OR notes ? 'unfinished' "
+                "ORDER BY run_id DESC LIMIT 1"
             )
         else:
             cursor.execute("SELECT * FROM load_runs WHERE run_id = %s", [run_id])
@@ -166,48 +145,143 @@ def _find(conn: psycopg.Connection[Any], run_id: int | None) -> dict[str, Any]:
     return run
 
 
-def _take_back(conn: psycopg.Connection[Any], run: dict[str, Any], asked: _Asked) -> None:
-    changed = asked.changed
-    values = {name: run[name] for name in ("run_id", "store", "started_at")}
-    with conn.transaction():
-        # Rows that are being changed now are waited for, and then seen as changed.
-        conn.execute("SELECT FROM vector_embeddings WHERE run_id = %(run_id)s FOR UPDATE", values)
-        theirs = conn.execute(query("changed_rows"), values).fetchall()
-        kept = 0
-        if theirs and changed is Changed.REFUSE:
-            raise RowsChanged(run["run_id"], [key for (key,) in theirs[:_LISTED]], len(theirs))
-        if changed is Changed.KEEP:
-            kept = conn.execute(
-                "UPDATE vector_embeddings SET run_id = NULL, updated_at = updated_at "
-                "WHERE run_id = %(run_id)s AND store = %(store)s "
-                "AND updated_at IS DISTINCT FROM %(started_at)s",
-                values,
-            ).rowcount
-            # Nor does what a later run has overwritten of them.
-            kept += conn.execute(
-                "UPDATE superseded SET row_run_id = NULL WHERE row_run_id = %(run_id)s "
-                "AND kind = 'overwritten' AND row_updated_at IS DISTINCT FROM %(started_at)s",
-                values,
-            ).rowcount
-        restored = conn.execute(query("restore_rows"), values).rowcount
-        deleted = conn.execute(
-            "DELETE FROM vector_embeddings WHERE run_id = %(run_id)s AND store = %(store)s",
-            values,
-        ).rowcount
-        # Rows of this run that a later one overwrote must not come back with that one: what
-        # they were before this run does, if they were.
-        conn.execute(query("pass_on_overwritten"), values)
-        conn.execute(
-            "DELETE FROM superseded WHERE row_run_id = %(run_id)s AND kind = 'overwritten'",
-            values,
+def _refuse_if_not_ours(
+    target: Database, run: dict[str, Any], *, by_revision: bool = False
+) -> None:
+    if run["format"] == FORMAT:
+        raise Refused(
+            f"run {run['run_id']} brought the table {run['store']} over, which the "
+            "application still writes to",
+            hint=f"Take it back with `alembic downgrade {migrations.BEFORE_TABLES}`, which "
+            "also puts the table back in its place.",
         )
-        stamped = conn.execute(
-            "UPDATE load_runs SET status = 'rolled back', rolled_back_at = clock_timestamp() "
-            "WHERE run_id = %(run_id)s RETURNING rolled_back_at",
-            values,
-        ).fetchone()
-        assert stamped is not None
-        asked.done = (
-            RolledBack(run["run_id"], run["store"], deleted, restored, kept),
-            stamped[0],
+    revision = run["revision"]
+    if (
+        revision is not None
+        and not by_revision
+        and migrations.is_applied(target, revision, migrations.DATA)
+    ):
+        raise Refused(
+            f"run {run['run_id']} is that of data revision {revision}, which is applied",
+            hint="Take it back with `alembic -n data downgrade`, so that it can be applied again.",
         )
+
+
+class _RollingBack:
+    """One rollback, over all its attempts.
+
+    Attributes:
+        run_id: Known from the first attempt on.
+        done: What the last transaction did that was about to be committed, and when it says
+            that the run was taken back. Only the server knows whether it was.
+        is_committed: The server has said so.
+    """
+
+    def __init__(
+        self, target: Database, run_id: int | None, changed: Changed, by_revision: bool
+    ) -> None:
+        self._target, self._changed, self._by_revision = target, changed, by_revision
+        self._sessions = OwnSessions()
+        self.run_id = run_id
+        self.done: tuple[RolledBack, datetime] | None = None
+        self.is_committed = False
+
+    def attempt(self) -> RolledBack:
+        """Go on from where the attempts before have come to."""
+        with translated(), self._target.connect() as conn:
+            run = _find(conn, self.run_id)
+            self.run_id = run["run_id"]
+            # Ends what is left of earlier attempts, so that what is seen now stays so.
+            lock_store(conn, run["store"], ours=self._sessions)
+            self._sessions.add(conn)
+            run = _find(conn, self.run_id)  # again, now that nobody else works on it
+            self.is_committed = run["status"] == _ROLLED_BACK
+            if not self.is_committed:
+                _refuse_if_not_ours(self._target, run, by_revision=self._by_revision)
+                run["rolled_back_at"] = self._take_back(conn, run)
+            _adapt_indexes(conn)
+        if self.done is None or self.done[1] != run["rolled_back_at"]:
+            return _before(run)
+        return self.done[0]
+
+    def what_holds(self) -> str:
+        """Say what is known when no further attempt is made."""
+        run = f"run {self.run_id}" if self.run_id is not None else "the latest run"
+        if self.is_committed:
+            return f"{run} is taken back, but the indexes are not adapted yet"
+        if self.done:
+            return f"whether {run} is taken back is not known, the answer to COMMIT was lost"
+        return f"{run} is not taken back, nothing was changed"
+
+    def _take_back(self, conn: psycopg.Connection[Any], run: dict[str, Any]) -> datetime:
+        self.done, discard = None, self._changed is Changed.DELETE
+        with conn.transaction():
+            give_way_early(conn)
+            _hold(conn, run)
+            undoing = undo.prepare(conn, run, discard=discard)
+            would_be = _told(run, undoing, self._changed)
+            if would_be.refused:
+                raise _rows_changed(would_be, by_revision=self._by_revision)
+            undo.carry_out(conn, run, undoing, discard=discard)
+            stamped = conn.execute(
+                "UPDATE load_runs SET status = 'rolled back', rolled_back_at = clock_timestamp(), "
+                """notes = notes || '{"unfinished": "indexes"}' WHERE run_id = %(run_id)s """
+                "RETURNING rolled_back_at",
+                run,
+            ).fetchone()
+            assert stamped is not None
+            self.done = would_be, stamped[0]
+        self.is_committed = True
+        return self.done[1]
+
+
+def _hold(conn: psycopg.Connection[Any], run: dict[str, Any]) -> None:
+    """Keep a loader from committing into the run: its lock may be gone, it may not."""
+    status = conn.execute(
+        "SELECT status FROM load_runs WHERE run_id = %(run_id)s FOR UPDATE", run
+    ).fetchone()
+    if status == (_ROLLED_BACK,):
+        raise RunError(
+            f"run {run['run_id']} was taken back by another process meanwhile",
+            hint="Nothing was changed. `harca status` lists the runs.",
+        )
+
+
+def _told(
+    run: dict[str, Any], undoing: undo.Undoing, changed: Changed, *, dry_run: bool = False
+) -> RolledBack:
+    return RolledBack(
+        run["run_id"],
+        run["store"],
+        undoing.deleted,
+        undoing.restored,
+        len(undoing.changes) if changed is Changed.KEEP else 0,
+        undoing.changes,
+        dry_run=dry_run,
+        refused=changed is Changed.REFUSE and bool(undoing.changes),
+    )
+
+
+def _before(run: dict[str, Any], *, dry_run: bool = False) -> RolledBack:
+    return RolledBack(
+        run["run_id"],
+        run["store"],
+        before=f"{run['rolled_back_at']:%Y-%m-%d %H:%M:%S}",
+        finished="unfinished" in run["notes"] and not dry_run,
+        dry_run=dry_run,
+    )
+
+
+def _rows_changed(would_be: RolledBack, *, by_revision: bool) -> RowsChanged:
+    return RowsChanged(
+        would_be.run_id,
+        [str(change) for change in would_be.changed],
+        option="-x changed=" if by_revision else "--changed ",
+        changed=[change.as_dict() for change in would_be.changed],
+    )
+
+
+def _adapt_indexes(conn: psycopg.Connection[Any]) -> None:
+    """Drop indexes of spaces that are gone, adapt the others; note that it is done."""
+    indexes.build(conn)
+    conn.execute("UPDATE load_runs SET notes = notes - 'unfinished' WHERE notes ? 'unfinished'")

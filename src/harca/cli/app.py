@@ -144,7 +144,7 @@ def main() -> None:
         if code == ExitCode.INTERRUPTED:  # typer's word for Ctrl-C
             code = _interrupted()
     except HarcaError as exc:
-        code = _fail(str(exc), exc.hint, exc.exit_code)
+        code = _fail(str(exc), exc.hint, exc.exit_code, **exc.details)
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; Python would complain at exit.
         sys.stderr.close()
@@ -177,11 +177,11 @@ def _usage(exc: Any) -> int:
     return _fail(exc.format_message(), f"See `{path} --help`.", ExitCode.USAGE)
 
 
-def _fail(message: str, hint: str, code: ExitCode) -> int:
+def _fail(message: str, hint: str, code: ExitCode, **details: Any) -> int:
     message, hint = redacted(message), redacted(hint)
     sys.stderr.write(f"error: {message}\n")
     if hint:
         sys.stderr.write(f"hint:  {hint}\n")
     if current.json:
-        _write_json({"error": message, "hint": hint, "exit_code": int(code)})
+        _write_json({"error": message, "hint": hint, "exit_code": int(code), **details})
     return int(code)

@@ -157,9 +157,12 @@ def rollback(
         str,
         typer.Option(
             metavar="refuse|keep|delete",
-            help="What is done with rows that were changed since they were loaded.",
+            help="What is done with what was changed since it was loaded.",
         ),
     ] = "refuse",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")
+    ] = False,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -167,11 +170,13 @@ def rollback(
 ) -> None:
     """Take a run back: delete what it inserted, restore what it overwrote, nothing else.
 
+    Run again after an interruption, it goes on where it was.
+
     Example: harca rollback 3
     """
     out = begin(json, quiet, verbose)
     from harca.errors import UsageError
-    from harca.rollback import Changed
+    from harca.rollback import Changed, preview
     from harca.rollback import rollback as take_back
 
     if run != "last" and not run.isdecimal():
@@ -180,20 +185,14 @@ def rollback(
         )
     if changed not in tuple(Changed):
         raise UsageError(f'--changed is "{changed}", expected one of {", ".join(Changed)}', hint="")
-    done = take_back(
-        resolve(database),
-        None if run == "last" else int(run),
-        changed=Changed(changed),
-        told=out.say,
-    )
-    out.result(
-        lambda: {name: getattr(done, name) for name in done.__slots__},
-        lambda: (
-            f"run {done.run_id} taken back: {done.deleted:,} rows deleted, "
-            f"{done.restored:,} restored"
-            + (f", {done.kept:,} changed since and kept" if done.kept else "")
-        ),
-    )
+    number, choice = None if run == "last" else int(run), Changed(changed)
+    if dry_run:
+        done = preview(resolve(database), number, changed=choice)
+    else:
+        done = take_back(resolve(database), number, changed=choice, told=out.say)
+    out.result(done.as_dict, lambda: render.taken_back(done))
+    if done.refused:
+        raise typer.Exit(ExitCode.REFUSED)
 
 
 @app.command()

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from harca.plan import Planned
     from harca.postgres.search import Answer
     from harca.restore import Restored
+    from harca.rollback import RolledBack
     from harca.verify import Verification
 
 _SHOWN_MISMATCHES = 10
+_SHOWN_CHANGES = 10
 _SHOWN_CONTENT = 100
 
 
@@ -283,6 +285,26 @@ def restored(done: "Restored") -> str:
     if done.indexes_built:
         parts.append(f"indexes built: {', '.join(done.indexes_built)}")
     return "\n".join(parts)
+
+
+def taken_back(done: "RolledBack") -> str:
+    """Return what `harca rollback` shows."""
+    run = f"run {done.run_id}"
+    if done.before:
+        finished = "indexes are adapted now, which was left to do" if done.finished else ""
+        return f"{run} was taken back at {done.before}; {finished or 'nothing was changed'}"
+    counts = f"{done.deleted:,} rows deleted, {done.restored:,} restored"
+    if not done.dry_run:
+        kept = f", {done.kept:,} changed since and kept" if done.kept else ""
+        return f"{run} taken back: {counts}{kept}"
+    lines = [f"{run} would be taken back: {counts}"]
+    if done.changed:
+        fate = "kept" if done.kept else "this is refused" if done.refused else "discarded"
+        lines.append(f"{len(done.changed):,} changed since: {fate}")
+        lines += [f"  {change}" for change in done.changed[:_SHOWN_CHANGES]]
+        if len(done.changed) > _SHOWN_CHANGES:
+            lines.append("  ... (all with --json)")
+    return "\n".join([*lines, "nothing was changed: this is a dry run"])
 
 
 def exported(done: "Exported") -> str:
