@@ -49,6 +49,7 @@ class ExitCode(IntEnum):
     DIFFERENT = 3
     REFUSED = 4
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class HarcaError(Exception):

@@ -81,3 +81,7 @@ class Target(Protocol):
             Records that are refused: then nothing was brought in.
         """
         ...
+
+    def give_up(self) -> None:
+        """End what another thread is committing, whatever it waits for."""
+        ...

@@ -144,13 +144,18 @@ def load(
             )
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="harca-commit") as committer:
-        for batch in intake.batches(rows=options.batch_rows):
+        try:
+            for batch in intake.batches(rows=options.batch_rows):
+                if pending is not None:
+                    settle(pending)
+                before(batch)
+                pending = committer.submit(bring_in, batch)
             if pending is not None:
                 settle(pending)
-            before(batch)
-            pending = committer.submit(bring_in, batch)
-        if pending is not None:
-            settle(pending)
+        except KeyboardInterrupt:
+            # The thread is waited for, and may wait for a lock that somebody holds for hours.
+            target.give_up()
+            raise
     if total.read == 0 and intake.skipped == 0:
         raise SourceError(
             "the store had records when it was opened, and none when it was read",

@@ -90,14 +90,25 @@ def test_a_lock_on_a_network_that_stalls_counts_as_lost(database, monkeypatch):
     assert caught.value.passes_by_itself
 
 
-def test_looking_after_a_lock_ends_with_the_work(database):
-    before = threading.active_count()
+def looking():
+    return [thread for thread in threading.enumerate() if thread.name == "harca-lock"]
 
+
+def test_work_that_is_done_does_not_wait_for_the_network(database, monkeypatch):
+    monkeypatch.setattr(lock, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(lock, "_LAST_ANSWER_WITHIN_S", 0.1)
+    with Proxy(database.conninfo) as network, locked(network.through(database), "x"):
+        network.stall()
+
+    assert looking() == []
+
+
+def test_looking_after_a_lock_ends_with_the_work(database):
     with locked(database, "x") as working:
-        assert threading.active_count() == before + 1
+        assert len(looking()) == 1
         working.execute("SELECT 1")
 
-    assert threading.active_count() == before
+    assert looking() == []
     with locked(database, "x"):
         pass
 

@@ -1,5 +1,9 @@
 """What passes by itself is waited for, and not for ever; anything else is told at once."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from harca import migrations, retry
@@ -100,6 +104,30 @@ def test_a_connection_that_is_cut_at_the_same_place_is_given_up(store, database,
     assert "Run the same command again" in cut.err
     assert rows == (4,)
     assert (done.code, done.json["loaded"], done.json["resumed"]) == (0, 10, True)
+
+
+def test_a_pause_ends_when_the_process_is_told_to(store, database, conn):
+    fail_at_batch(conn, 3, CUT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harca", "migrate", store, "--batch-rows", "2"],
+        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=store.parent,
+    )
+    assert process.stderr is not None
+    while "trying again in" not in (line := process.stderr.readline()):
+        assert line, "ended without a pause"
+
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 143
+    assert err == (
+        "error: interrupted; every batch is in or not, never half of one\n"
+        "hint:  Run the same command again: it goes on where it was.\n"
+    )
 
 
 def test_quiet_leaves_a_line_in_the_log(store, database, conn, run_harca):

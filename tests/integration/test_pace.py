@@ -149,7 +149,7 @@ def test_a_paused_load_that_is_ended_is_started_again(
     assert paused.json == {"store": str(store), "paused": True, "loading": True}
     until(lambda: WHY in migrating.said)
 
-    assert migrating.end(signal.SIGTERM) == 130
+    assert migrating.end(signal.SIGTERM) == 143
     assert "error: interrupted" in migrating.said
 
     again = run_harca("migrate", store, "--json", database=database)

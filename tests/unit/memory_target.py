@@ -119,6 +119,9 @@ class MemoryTarget:
         self.table.batches.append((self.run, plan.tally))
         return []
 
+    def give_up(self) -> None:
+        """Nothing waits for anybody here."""
+
     def finish(self) -> Tally:
         """Drop what earlier attempts noted; return the run's tally."""
         current = (self.run.run_id, self.run.attempt)

@@ -24,7 +24,7 @@ app = typer.Typer(
     "POSTGRES_CONNECTION_STRING, HARCA_POSTGRES_CONNECTION_STRING and "
     "SUPABASE_CONNECTION_STRING; with none of them, an embedded server in .harca/.\n\n"
     "Exit codes: 0 done, 1 failed, 2 usage, 3 verified and different, 4 refused as unsafe "
-    "now, 130 interrupted.",
+    "now, 130 interrupted, 143 terminated.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -59,6 +59,7 @@ class Output:
 
     json: bool = False
     quiet: bool = False
+    terminated: bool = False
 
     def result(self, as_dict: Callable[[], dict[str, Any]], text: Callable[[], str]) -> None:
         """Print the result in the form that was asked for."""
@@ -138,7 +139,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # Asked to end by the system, end as by Ctrl-C: the embedded server is stopped too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    current.terminated = False
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
         if code == ExitCode.INTERRUPTED:  # typer's word for Ctrl-C
@@ -156,11 +158,16 @@ def main() -> None:
     sys.exit(int(code or 0))
 
 
+def _terminate(*_: object) -> None:
+    current.terminated = True
+    raise KeyboardInterrupt
+
+
 def _interrupted() -> int:
     return _fail(
         "interrupted; every batch is in or not, never half of one",
         "Run the same command again: it goes on where it was.",
-        ExitCode.INTERRUPTED,
+        ExitCode.TERMINATED if current.terminated else ExitCode.INTERRUPTED,
     )
 
 

@@ -37,6 +37,8 @@ _ENDS_WITHIN_S = 10
 # before the session that holds it counts as lost: as long as libpq waits for the network.
 _LOOK_EVERY_S = 10.0
 _ANSWER_WITHIN_S = 60.0
+_LAST_ANSWER_WITHIN_S = 2.0
+_CANCELS_WITHIN_S = 2.0
 
 # The server notices within that time that a client has vanished, and frees what it held.
 # Without it that takes two hours, Linux's default.
@@ -171,7 +173,10 @@ class _Watch:
     def end(self) -> None:
         """Stop looking."""
         self._end.close()
-        self.thread.join()
+        self.thread.join(_LAST_ANSWER_WITHIN_S)
+        if self.thread.is_alive():  # it waits for an answer that nobody needs any more
+            _shut_down(self._sockets[0])
+            self.thread.join()
         for one in (*self._sockets, self._ended):
             one.close()
 
@@ -209,12 +214,25 @@ class _Watch:
 
     def _cut(self) -> None:
         for one in self._sockets:
-            with suppress(OSError):  # it is cut already
-                one.shutdown(socket.SHUT_RDWR)
+            _shut_down(one)
 
 
 def _socket(conn: psycopg.Connection[Any]) -> socket.socket:
     return socket.fromfd(conn.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+
+
+def cut(conn: psycopg.Connection[Any]) -> None:
+    """End a connection that another thread is using: what it waits for does not come."""
+    # First in peace, so that the server does not wait on for a lock that nobody wants.
+    with suppress(psycopg.Error):
+        conn.cancel_safe(timeout=_CANCELS_WITHIN_S)
+    with suppress(psycopg.Error), _socket(conn) as connected:
+        _shut_down(connected)
+
+
+def _shut_down(connected: socket.socket) -> None:
+    with suppress(OSError):  # it is cut already
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

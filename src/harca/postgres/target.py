@@ -19,6 +19,7 @@ from harca.ledger import Plan, Refusal, Run
 from harca.model import Record, Rejection, Tally
 from harca.postgres import frames, indexes, refused
 from harca.postgres.digest import composed, dated, query, row_digest
+from harca.postgres.lock import cut
 from harca.postgres.refused import LeftOut
 
 _COLUMNS = (
@@ -316,6 +317,10 @@ class PostgresTarget:
                 {**values, "outlived": sorted(outlived)},
             )
             self.conn.execute(query("finish_run"), values)
+
+    def give_up(self) -> None:
+        """End what another thread is committing, whatever it waits for."""
+        cut(self.conn)
 
     def _forget_refusals(self) -> None:
         """Drop what an interrupted attempt noted as refused and the last one has brought in."""
