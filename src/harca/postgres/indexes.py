@@ -88,7 +88,7 @@ class SpaceIndex:
     def expression(self) -> sql.Composed:
         """What is indexed, as a query must repeat it."""
         return sql.SQL("(embedding::{}({}))").format(
-            sql.SQL(self.type), sql.Literal(self.space.dims)
+            sql.Identifier(self.type), sql.Literal(self.space.dims)
         )
 
 

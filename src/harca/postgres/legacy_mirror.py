@@ -121,17 +121,20 @@ def create_back(step: Consolidation) -> None:
     same_vector = sql.SQL("vector_send({}) IS NOT DISTINCT FROM vector_send(NEW.embedding)")
     same_metadata = sql.SQL("({})::text = NEW.metadata::text")
     assignments: list[sql.Composable] = [sql.SQL("content = NEW.content")]
+    new: sql.Composable
     for name, kind in step.table.types.items():
         if name in ("embedding", "embedding_vector") and kind in ("vector", "json", "jsonb"):
-            same, new = same_vector.format(parts["embedding"]), "NEW.embedding"
-            new = new if kind == "vector" else f"NEW.embedding::text::{kind}"
+            same, new = same_vector.format(parts["embedding"]), sql.SQL("NEW.embedding")
+            if kind != "vector":
+                new = sql.SQL("NEW.embedding::text::{}").format(sql.Identifier(kind))
         elif name == "metadata":
-            same, new = same_metadata.format(parts["metadata"]), f"NEW.metadata::{kind}"
+            same = same_metadata.format(parts["metadata"])
+            new = sql.SQL("NEW.metadata::{}").format(sql.Identifier(kind))
         else:
             continue
         assignments.append(
-            sql.SQL("{column} = CASE WHEN {same} THEN t.{column} ELSE " + new + " END").format(
-                column=sql.Identifier(name), same=same
+            sql.SQL("{column} = CASE WHEN {same} THEN t.{column} ELSE {new} END").format(
+                column=sql.Identifier(name), same=same, new=new
             )
         )
     one_of_them: sql.Composable = sql.SQL("")

@@ -139,7 +139,9 @@ def _statement(
 ) -> sql.Composed:
     space = query.space
     kind = index.type if index else "vector"
-    expression = sql.SQL("(embedding::{}({}))").format(sql.SQL(kind), sql.Literal(space.dims))
+    expression = sql.SQL("(embedding::{}({}))").format(
+        sql.Identifier(kind), sql.Literal(space.dims)
+    )
     # The space is written out, not passed: a generic plan could not use a partial index.
     # Beside parameters, a percent sign in it has to be doubled.
     model_id = sql.Literal(space.model_id).as_string(conn).replace("%", "%%")
@@ -155,7 +157,7 @@ def _statement(
     ).format(
         tie_break=sql.SQL("" if index else ", id"),
         expression=expression,
-        kind=sql.SQL(kind),
+        kind=sql.Identifier(kind),
         dims=sql.Literal(space.dims),
         model_id=sql.SQL(model_id),
         where=sql.SQL(" AND metadata @> %(where)s" if query.where is not None else ""),

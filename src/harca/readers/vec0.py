@@ -158,10 +158,10 @@ def rows(connection: sqlite3.Connection, table: Vec0) -> Iterator[Row | Problem]
         for one in read.chunk(*chunk):
             seen += not isinstance(one, Problem)
             yield one
-    for rowid, key in read.execute("rowids", "SELECT rowid, id FROM {} WHERE chunk_id IS NULL"):
+    for rowid, key in read.select("rowids", "SELECT rowid, id FROM {} WHERE chunk_id IS NULL"):
         seen += 1
         yield read.row(rowid, key, {})
-    ((count,),) = read.execute("rowids", "SELECT count(*) FROM {}")
+    ((count,),) = read.select("rowids", "SELECT count(*) FROM {}")
     if seen < count:
         yield Problem(f"{table.name}_rowids", f"{count - seen} of {count} rows are in no chunk")
 
@@ -180,16 +180,16 @@ class _Shadows:
             if f"{table.name}_{suffix}" in self._all
         }
 
-    def execute(self, suffix: str, sql: str, *values: Any) -> sqlite3.Cursor:
+    def select(self, suffix: str, sql: str, *values: Any) -> sqlite3.Cursor:
         return self._connection.execute(sql.format(quoted(f"{self._table.name}_{suffix}")), values)
 
     def _one(self, suffix: str, sql: str, *values: Any) -> Any:
-        found = self.execute(suffix, sql, *values).fetchone()
+        found = self.select(suffix, sql, *values).fetchone()
         return None if found is None else found[0]
 
     def chunks(self) -> Iterator[tuple[Any, ...]]:
         partitions = "".join(f", partition{at:02}" for at in range(len(self._table.partitions)))
-        yield from self.execute(
+        yield from self.select(
             "chunks",
             f"SELECT chunk_id, size, validity, rowids{partitions} FROM {{}} ORDER BY chunk_id",
         )
@@ -238,7 +238,7 @@ class _Shadows:
         strays = 0
         for place in used.tolist():
             rowid = int(numbers[place])
-            found = self.execute(
+            found = self.select(
                 "rowids", "SELECT id, chunk_id, chunk_offset FROM {} WHERE rowid = ?", rowid
             ).fetchone()
             if found is None or found[1:] != (number, place):
@@ -267,7 +267,7 @@ class _Shadows:
                 values[name] = self._text(at, rowid, values[name])
         if table.auxiliary:
             names = ", ".join(f"value{at:02}" for at in range(len(table.auxiliary)))
-            found = self.execute(
+            found = self.select(
                 "auxiliary", f"SELECT {names} FROM {{}} WHERE rowid = ?", rowid
             ).fetchone()
             values |= zip(table.auxiliary, found or (None,) * len(table.auxiliary), strict=True)
