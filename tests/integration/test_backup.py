@@ -359,6 +359,12 @@ def test_into_an_empty_database(tmp_path, loaded, database, empty_database, meth
     assert migrations.current(empty_database) == migrations.head()
     verified = run_harca("verify", database=empty_database)
     assert verified.code == 0, verified.out + verified.err
+    with empty_database.connect() as conn:
+        is_new = conn.execute(
+            "INSERT INTO vector_embeddings (content, embedding, metadata, model_id) VALUES "
+            "('new', '[1]', '{}', 'm') RETURNING id > (SELECT max(id) FROM vector_embeddings)"
+        )
+        assert is_new.fetchone() == (True,)
 
 
 def test_indexes_are_valid_afterwards(tmp_path, database, conn, run_harca):

@@ -124,6 +124,24 @@ def test_the_migrator_can_do_all_that_a_migration_needs(roles, store, run_harca,
     assert found == [("harca", roles.names[0])]
 
 
+def test_the_migrator_can_restore_what_it_or_the_reader_has_backed_up(
+    roles, store, run_harca, tmp_path
+):
+    first = run_harca("migrate", store, "--max-rejects", "1", "--json", database=roles.migrator)
+    for number, role in enumerate((roles.migrator, roles.reader)):
+        made = run_harca("backup", "--json", "--backup-dir", tmp_path / "made", database=role)
+        assert made.code == 0, made.err
+        write_record(store, record(f"new {number}", [5.0, number]))
+        run_harca("migrate", store, "--max-rejects", "1", "--no-backup", database=roles.migrator)
+
+        done = run_harca("restore", made.json["folder"], "--replace", database=roles.migrator)
+
+        assert done.code == 0, done.err
+    with roles.migrator.connect() as conn:
+        found = conn.execute("SELECT count(*), max(run_id) FROM vector_embeddings").fetchone()
+    assert found == (first.json["loaded"], first.json["run_id"])
+
+
 def test_the_migrator_can_take_back_data_revisions_and_the_schema(
     roles, store, run_harca, run_alembic
 ):

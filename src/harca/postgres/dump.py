@@ -208,8 +208,12 @@ def _saved(conn: psycopg.Connection[Any], table: OwnedTable, file: str) -> Saved
 def _last_values(conn: psycopg.Connection[Any], table: OwnedTable) -> dict[str, int]:
     found = {}
     for column, sequence in table.sequences.items():
-        # NULL until the sequence was used, or for who may not use it.
-        row = conn.execute("SELECT pg_sequence_last_value(%s::regclass)", [sequence]).fetchone()
+        # NULL until the sequence was used; who may only read the table may not see it.
+        row = conn.execute(
+            "SELECT CASE WHEN has_sequence_privilege(%(name)s, 'SELECT, USAGE') "
+            "THEN pg_sequence_last_value(%(name)s::regclass) END",
+            {"name": sequence},
+        ).fetchone()
         assert row is not None
         if row[0] is not None:
             found[column] = row[0]

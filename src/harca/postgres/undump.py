@@ -281,15 +281,21 @@ class Undump:
             )
 
     def _set_sequences(self, table: OwnedTable, saved: SavedTable) -> None:
-        for column, last in saved.sequences.items():
-            if sequence := table.sequences.get(column):
-                # Never back: setval is not undone with the transaction, and an id that was
-                # handed out once should not come to mean another row.
-                self.conn.execute(
-                    "SELECT setval(%(name)s::regclass, greatest(%(last)s, "
-                    "coalesce(pg_sequence_last_value(%(name)s::regclass), 1)))",
-                    {"name": sequence, "last": last},
+        for column, sequence in table.sequences.items():
+            # Never back: setval is not undone with the transaction, and an id that was
+            # handed out once should not come to mean another row.
+            self.conn.execute(
+                sql.SQL(
+                    "SELECT setval({name}, greatest({last}, max({column}), "
+                    "pg_sequence_last_value({name}))) FROM {table} HAVING "
+                    "greatest({last}, max({column})) IS NOT NULL"
+                ).format(
+                    name=sql.Literal(sequence) + sql.SQL("::regclass"),
+                    last=sql.Literal(saved.sequences.get(column)) + sql.SQL("::bigint"),
+                    column=sql.Identifier(column),
+                    table=table.identifier,
                 )
+            )
 
     def _prove(self) -> None:
         for table, saved in self._pairs():
