@@ -7,10 +7,12 @@ src/vector.c: uint16 dimensions, uint16 zero, float32s, all big-endian): every b
 """
 
 import hashlib
+from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from struct import Struct
+from struct import error as StructError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ _DATED, _UNDATED = b"\x01", b"\x00"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _MODULUS = 2**64
+_PARTS = Struct(f">{BUCKETS}I{BUCKETS}Q")
 
 
 def vector_bytes(embedding: NDArray[np.float32]) -> bytes:
@@ -86,6 +89,24 @@ class Fingerprint:
         """Count another set's records in."""
         for bucket in range(BUCKETS):
             self.add_part(bucket, *other._part(bucket))
+
+    def packed(self) -> str:
+        """Return all parts as text, for `unpacked`."""
+        sums = (total % _MODULUS for total in self.sums)
+        return b64encode(_PARTS.pack(*self.counts, *sums)).decode()
+
+    @classmethod
+    def unpacked(cls, text: str) -> "Fingerprint":
+        """Return the fingerprint that *text* was packed from.
+
+        Raises:
+            ValueError: It is no such text.
+        """
+        try:
+            parts = _PARTS.unpack(b64decode(text, validate=True))
+        except StructError as exc:
+            raise ValueError(f"no packed fingerprint: {exc}") from exc
+        return cls(list(parts[:BUCKETS]), list(parts[BUCKETS:]))
 
     @property
     def count(self) -> int:

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from harca import migrations
 from harca.errors import Refused, RowsChanged, RunError, TargetError
-from harca.postgres import indexes, undo
+from harca.postgres import indexes, seals, undo
 from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
 from harca.postgres.lock import OwnSessions, lock_store
@@ -222,7 +222,9 @@ class _RollingBack:
             would_be = _told(run, undoing, self._changed)
             if would_be.refused:
                 raise _rows_changed(would_be, by_revision=self._by_revision)
-            undo.carry_out(conn, run, undoing, discard=discard)
+            # What later runs keep of this one's rows changes with them.
+            with seals.kept(conn, run["store"]):
+                undo.carry_out(conn, run, undoing, discard=discard)
             stamped = conn.execute(
                 "UPDATE load_runs SET status = 'rolled back', rolled_back_at = clock_timestamp(), "
                 """notes = notes || '{"unfinished": "indexes"}' WHERE run_id = %(run_id)s """

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from harca.batching import Batch
 from harca.errors import NothingToVerify, counted
-from harca.fingerprint import Fingerprint, digest
+from harca.fingerprint import BUCKETS, Fingerprint, digest
 from harca.model import Record, Rejection, Tally
 
 # Mismatches beyond this are counted, not listed.
@@ -60,6 +60,7 @@ class Verification:
         touched: Records that the application has read since they were loaded, which
             rewrites their bookkeeping; no mismatch.
         fingerprint: Of the rows, as found.
+        seen: What they are, to be noted with the run.
     """
 
     store: str
@@ -68,6 +69,7 @@ class Verification:
     mismatch_count: int = 0
     touched: int = 0
     fingerprint: str = ""
+    seen: "Seen | None" = None
 
     @property
     def ok(self) -> bool:
@@ -104,6 +106,8 @@ class Difference:
     Attributes:
         fields: Names of the fields that differ, where both sides have the key.
         metadata: Expected and found, where both sides have the key.
+        metadata_keys: Those whose values differ, to the last digit of a number.
+        bucket: Of the fingerprint, that the row is in.
     """
 
     store_key: str
@@ -112,6 +116,23 @@ class Difference:
     is_extra: bool
     fields: tuple[str, ...] = ()
     metadata: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    metadata_keys: tuple[str, ...] = ()
+    bucket: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the rows of a store are, in three fingerprints.
+
+    Attributes:
+        rows: Of all records.
+        labels: Of what rows have beside their contents: their source and run.
+        outlived: Of rows that stay instead of records.
+    """
+
+    rows: Fingerprint
+    labels: Fingerprint
+    outlived: Fingerprint
 
 
 class Rows(Protocol):
@@ -127,22 +148,33 @@ class Rows(Protocol):
         """Return the number of records per space."""
         ...
 
-    def fingerprint(self, *, without: Collection[str] = ()) -> Fingerprint:
-        """Return the fingerprint of all records, metadata keys *without* left out."""
+    def seals(self) -> Iterator[tuple[int, dict[str, str] | None, dict[str, str]]]:
+        """Yield each run with the hashes of what its ledger held at its end, and holds now."""
         ...
 
     def refused(self) -> Iterator[Record]:
         """Yield the records that the table would not take, as they are kept instead."""
         ...
 
-    def outlived(self) -> tuple[str, str]:
-        """Return the fingerprint of rows that stay instead of records: noted, and now."""
+    def seen(self, *, without: Collection[str] = ()) -> Seen:
+        """Return what the rows are now, metadata keys *without* left out."""
+        ...
+
+    def noted(self) -> Seen | None:
+        """Return what they were when the last run was first verified; None if it is now.
+
+        What is not noted as it should be is as that of no row.
+        """
         ...
 
     def differences(
-        self, expected: Iterable[tuple[Record, bytes]], buckets: list[int]
+        self, expected: Iterable[tuple[Record, bytes]], buckets: list[int], labels: list[int]
     ) -> Iterator[Difference]:
-        """Yield what differs between *expected* and the rows of *buckets*."""
+        """Yield what differs between *expected* and the rows of *buckets*.
+
+        Rows with labels in *labels* are compared with the records that they are equal to
+        otherwise.
+        """
         ...
 
 
@@ -197,12 +229,16 @@ def verify(
         if number % 1000 == 0:
             progress(number)
     progress(reading.records.count + reading.rejected)
-    outcome, found = _compared(reading, rows)
+    outcome, found, before = _compared(reading, rows)
+    assert outcome.seen is not None
     expected = reading.records
     buckets = expected.differing(found)
-    if buckets:
-        _explain(entries, rows, buckets, volatile, outcome)
-    same = not outcome.mismatch_count
+    labels = before.labels.differing(outcome.seen.labels)
+    if buckets or labels:
+        # What the application rewrites is excused in rows that nobody has changed.
+        excused = set(range(BUCKETS)) - set(before.rows.differing(outcome.seen.rows))
+        _explain(entries, rows, (buckets, labels), _Excuse(volatile, excused), outcome)
+    same = not outcome.mismatch_count or not buckets
     outcome.checks.append(
         Check("fingerprint", str(expected), str(expected) if same else str(found))
     )
@@ -217,13 +253,16 @@ def verify_reading(reading: Reading, rows: Rows) -> Verification:
     Raises:
         NothingToVerify: The load has read nothing.
     """
-    outcome, found = _compared(reading, rows)
+    outcome, found, _ = _compared(reading, rows)
     outcome.checks.append(Check("fingerprint of what was read", str(reading.records), str(found)))
     return outcome
 
 
-def _compared(reading: Reading, rows: Rows) -> tuple[Verification, Fingerprint]:
-    """Compare all that can be counted; return that, and the fingerprint of what is kept."""
+def _compared(reading: Reading, rows: Rows) -> tuple[Verification, Fingerprint, Seen]:
+    """Compare all that can be counted, and all that was noted.
+
+    Returns that, the fingerprint of what is kept, and what the rows were when it was noted.
+    """
     outcome = Verification(rows.store)
     expected, spaces = reading.records, reading.spaces
     if not expected.count + reading.rejected:
@@ -245,33 +284,68 @@ def _compared(reading: Reading, rows: Rows) -> tuple[Verification, Fingerprint]:
     if expected.count <= refused.count:
         # Where nothing is in, nothing is compared, and all would be well whatever happened.
         outcome.checks.append(Check("records that are not rejected", "1 or more", 0))
-    outcome.checks.append(Check("rows kept from earlier runs", *rows.outlived()))
+    for run_id, sealed, holds in rows.seals():
+        outcome.checks.append(Check(f"ledger of run {run_id}", sealed, holds))
     found_spaces = Counter(rows.spaces()) + refused_spaces
     outcome.checks.append(Check("records", expected.count, sum(found_spaces.values())))
     for space in sorted(set(spaces) | set(found_spaces)):
         name = f"space {space[0]}/{space[1]}"
         outcome.checks.append(Check(name, spaces[space], found_spaces.get(space, 0)))
-    found = rows.fingerprint(without=reading.without)
-    outcome.fingerprint = str(found)
-    found.add_all(refused)
-    return outcome, found
+    found = rows.seen(without=reading.without)
+    before = rows.noted() or found
+    outcome.checks.append(
+        Check("rows kept from earlier runs", str(before.outlived), str(found.outlived))
+    )
+    outcome.checks.append(Check("labels", str(before.labels), str(found.labels)))
+    outcome.fingerprint, outcome.seen = str(found.rows), found
+    everything = Fingerprint()
+    everything.add_all(found.rows)
+    everything.add_all(refused)
+    return outcome, everything, before
+
+
+@dataclass(frozen=True, slots=True)
+class _Excuse:
+    """Metadata keys that an application rewrites, and where that is no difference."""
+
+    volatile: frozenset[str]
+    buckets: set[int]
+
+    def covers(self, difference: Difference) -> bool:
+        """Say whether the store has only moved on as reading moves it: all of it, forward."""
+        if difference.fields != ("metadata",) or difference.bucket not in self.buckets:
+            return False
+        changed = set(difference.metadata_keys)
+        return (
+            bool(changed)
+            and changed <= self.volatile
+            and all(_is_ahead(key, *difference.metadata) for key in changed)
+        )
+
+
+def _is_ahead(key: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    mine, other = ours.get(key), theirs.get(key)
+    if type(mine) is not type(other) or not isinstance(mine, int | float | str):
+        return False
+    return bool(mine > other)  # type: ignore[operator]  # of one type
 
 
 def _explain(
     entries: Callable[[], Iterable[Record | Rejection]],
     rows: Rows,
-    buckets: list[int],
-    volatile: frozenset[str],
+    differing: tuple[list[int], list[int]],
+    excuse: _Excuse,
     outcome: Verification,
 ) -> None:
-    wanted = set(buckets)
+    buckets, labels = differing
+    wanted = set(range(BUCKETS) if labels else buckets)
     expected = (
         (entry, hashed)
         for entry in entries()
         if isinstance(entry, Record) and (hashed := digest(entry))[0] in wanted
     )
-    for difference in rows.differences(expected, buckets):
-        if _is_touched(difference, volatile):
+    for difference in rows.differences(expected, buckets, labels):
+        if excuse.covers(difference):
             outcome.touched += 1
             continue
         outcome.mismatch_count += 1
@@ -279,32 +353,14 @@ def _explain(
             outcome.mismatches.append(_mismatch(difference))
 
 
-def _is_touched(difference: Difference, volatile: frozenset[str]) -> bool:
-    """Say whether the store has only moved on as reading moves it: all of it, forward."""
-    if difference.fields != ("metadata",) or not volatile:
-        return False
-    ours, theirs = difference.metadata
-    changed = {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
-    return (
-        bool(changed)
-        and changed <= volatile
-        and all(
-            type(ours.get(key)) is type(theirs.get(key)) and ours[key] > theirs[key]
-            for key in changed
-        )
-    )
-
-
 def _mismatch(difference: Difference) -> Mismatch:
     if difference.is_missing:
         return Mismatch(difference.store_key, "missing", f"in the store at {difference.origin}")
     if difference.is_extra:
-        return Mismatch(difference.store_key, "extra", "in the table, not in the store")
+        return Mismatch(difference.store_key, "extra", f"{difference.origin}, not in the store")
     detail = f"in the store at {difference.origin}"
     if "metadata" in difference.fields:
-        ours, theirs = difference.metadata
-        keys = sorted(
-            key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)
-        )
-        detail += f"; metadata keys: {', '.join(keys)}"
+        keys = difference.metadata_keys
+        shown = ", ".join(key if key.isprintable() and key.strip() else f"{key!a}" for key in keys)
+        detail += f"; metadata keys: {shown}" if keys else "; the metadata are no object"
     return Mismatch(difference.store_key, ", ".join(difference.fields), detail)

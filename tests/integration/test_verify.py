@@ -179,3 +179,62 @@ def test_a_row_without_a_key_is_named_all_the_same(tmp_path, database, conn, run
 
     assert found.code == 3, found.err
     assert "extra" in found.out
+
+
+def twice_loaded(folder, database, run_harca):
+    """Return a store whose second run has overwritten every row of the first."""
+    for date in ("2025-01-01T00:00:00Z", "2025-01-02T00:00:00Z"):
+        for text in "abc":
+            write_record(folder, record(text, [1.0, 2.0], createdAt=date))
+        assert run_harca("migrate", folder, database=database).code == 0
+    return folder
+
+
+def test_taking_an_earlier_run_back_changes_what_later_ones_note(tmp_path, database, run_harca):
+    store = twice_loaded(tmp_path / "store", database, run_harca)
+
+    assert run_harca("rollback", "1", database=database).code == 0
+
+    found = run_harca("verify", store, database=database)
+    assert found.code == 0, found.out
+
+
+def test_taking_an_earlier_run_back_covers_no_damage_up(tmp_path, database, conn, run_harca):
+    store = twice_loaded(tmp_path / "store", database, run_harca)
+    conn.execute("DELETE FROM superseded WHERE run_id = 2 AND superseded_id % 2 = 0")
+
+    assert run_harca("rollback", "1", database=database).code == 0
+
+    found = run_harca("verify", store, database=database)
+    assert found.code == 3
+    assert "ledger of run 2" in found.out
+
+
+def test_a_store_loaded_under_two_sources_has_both(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 5)
+    run_harca("migrate", store, "--source", "first", database=database)
+    write_record(store / "cache", record("new", [1.0, 2.0]))
+    assert run_harca("migrate", store, "--source", "second", database=database).code == 0
+    assert run_harca("verify", store, database=database).code == 0
+
+    conn.execute("UPDATE vector_embeddings SET source = 'first' WHERE source = 'second'")
+
+    found = run_harca("verify", store, "--json", database=database)
+    assert [one["difference"] for one in found.json["mismatches"]] == ["source"]
+
+
+def test_a_row_given_to_another_run_in_every_trace_is_found(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 5)
+    run_harca("migrate", store, database=database)
+    write_record(store / "cache", record("new", [1.0, 2.0]))
+    run_harca("migrate", store, database=database)
+    swapped = (
+        "UPDATE vector_embeddings v SET run_id = r.run_id, updated_at = r.started_at "
+        "FROM load_runs r WHERE r.run_id = 3 - v.run_id AND content IN ('new', 'テキスト 3')"
+    )
+    assert conn.execute(swapped).rowcount == 2
+
+    found = run_harca("verify", store, "--json", database=database)
+
+    assert found.code == 3
+    assert [one["name"] for one in found.json["checks"] if not one["ok"]] == ["labels"]

@@ -5,6 +5,12 @@ from importlib import resources
 
 from psycopg import sql
 
+# Other than from an object, nothing can be taken.
+_LASTING = sql.SQL(
+    "CASE jsonb_typeof({row}.metadata) WHEN 'object' THEN {row}.metadata - %(volatile)s::text[] "
+    "ELSE {row}.metadata END"
+)
+
 
 @cache
 def query(name: str) -> str:
@@ -26,11 +32,23 @@ def row_digest(row: str, *, created_at: sql.Composable) -> sql.Composed:
 
     Takes the parameter ``%(volatile)s``: metadata keys that are left out.
     """
-    return composed("row_digest", row=sql.Identifier(row), created_at=created_at)
+    return composed(
+        "row_digest",
+        row=sql.Identifier(row),
+        metadata=_LASTING.format(row=sql.Identifier(row)),
+        created_at=created_at,
+    )
 
 
 def dated(row: str, run: str) -> sql.Composed:
     """Return a row's creation date, NULL if the store had none: then it is its run's start."""
     return sql.SQL("nullif({row}.created_at, {run}.started_at)").format(
         row=sql.Identifier(row), run=sql.Identifier(run)
+    )
+
+
+def dated_strictly(row: str, run: str) -> sql.Composed:
+    """Return the same for a row's digest: a date that was deleted is no record without one."""
+    return sql.SQL("CASE WHEN {row}.created_at IS NULL THEN '-infinity' ELSE {dated} END").format(
+        row=sql.Identifier(row), dated=dated(row, run)
     )

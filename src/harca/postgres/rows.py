@@ -1,6 +1,6 @@
 """The rows of one store, for `harca.verify`."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -8,20 +8,22 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
-from harca.fingerprint import Fingerprint, digest
+from harca.fingerprint import BUCKETS, Fingerprint, digest
 from harca.model import Record, Tally
-from harca.postgres import frames, refused
-from harca.postgres.digest import composed, dated, row_digest
-from harca.verify import Difference
+from harca.postgres import frames, refused, seals
+from harca.postgres.digest import composed, dated_strictly, row_digest
+from harca.verify import Difference, Seen, Verification
 
-_FIELDS = ("model_id", "content", "created_at", "embedding")
+_FIELDS = ("model_id", "content", "created_at", "embedding", "metadata", "source", "run_id")
+_SEEN = ("rows", "labels", "outlived")
 _COUNTS = ("read", "loaded", "unchanged", "superseded", "rejected")
 _AT_ONCE = 500
 
 _STAGED = (
     "(store_key text, origin text, model_id text, content text, metadata jsonb, "
-    "created_at timestamptz, embedding vector, digest bytea) ON COMMIT DROP"
+    "created_at timestamptz, embedding vector, source text, digest bytea) ON COMMIT DROP"
 )
 
 
@@ -64,86 +66,133 @@ class StoreRows:
         )
         return {(model_id, dims): records for model_id, dims, records in found}
 
-    def fingerprint(self, *, without: Collection[str] = ()) -> Fingerprint:
-        """Return the fingerprint of the rows; the server reads them, nothing is sent."""
-        return self._fingerprint("fingerprint", without)
+    def seals(self) -> Iterator[tuple[int, seals.Seals | None, seals.Seals]]:
+        """Yield number, noted seals and seals as they are of each of the store's runs."""
+        return seals.compared(self.conn, self.store)
 
-    def _fingerprint(self, name: str, without: Collection[str] = ()) -> Fingerprint:
-        total = Fingerprint()
+    def seen(self, *, without: Collection[str] = ()) -> Seen:
+        """Return the rows' fingerprints; the server reads them, nothing is sent."""
+        rows, labels = self._fingerprints("fingerprint", without)
+        outlived, _ = self._fingerprints("outlived_rows")
+        return Seen(rows, labels, outlived)
+
+    def fingerprint(self) -> Fingerprint:
+        """Return the fingerprint of all records."""
+        return self._fingerprints("fingerprint")[0]
+
+    def _fingerprints(
+        self, name: str, without: Collection[str] = ()
+    ) -> tuple[Fingerprint, Fingerprint]:
+        contents, labels = Fingerprint(), Fingerprint()
         parts = _digests()
         del parts["created_at"]
         statement = composed(name, **parts)
         values = {**self._values, "volatile": sorted(without)}
-        for bucket, count, part in self.conn.execute(statement, values):
-            total.add_part(bucket, count, int(part))
-        return total
-
-    def note_outlived(self) -> None:
-        """Note the rows of earlier runs that stay, for `outlived` to compare with later."""
-        self.conn.execute(
-            "UPDATE load_runs SET notes = notes || jsonb_build_object("
-            "'outlived_rows', %(fingerprint)s::text) WHERE run_id = %(run_id)s",
-            {**self._values, "fingerprint": str(self._fingerprint("outlived_rows"))},
-        )
+        for bucket, count, part, is_label in self.conn.execute(statement, values):
+            (labels if is_label else contents).add_part(bucket, count, int(part))
+        return contents, labels
 
     def refused(self) -> Iterator[Record]:
         """Yield the records that the server refused in the run, as they are kept."""
         return (record for _, record in refused.noted(self.conn, self.run_id))
 
-    def outlived(self) -> tuple[str, str]:
-        """Return the fingerprint of those rows as it was noted, and as it is."""
-        noted = self.conn.execute(
-            "SELECT notes ->> 'outlived_rows' FROM load_runs WHERE run_id = %(run_id)s",
+    def noted(self) -> Seen | None:
+        """Return the fingerprints as `note_outcome` noted them; None if it has not yet."""
+        found = self.conn.execute(
+            "SELECT status, notes -> 'seen' FROM load_runs WHERE run_id = %(run_id)s",
             self._values,
         ).fetchone()
-        assert noted is not None
-        found = str(self._fingerprint("outlived_rows"))
-        return noted[0] or found, found
+        assert found is not None
+        status, noted = found
+        if status == "loaded" and noted is None:
+            return None
+        return Seen(*(_unpacked(noted, name) for name in _SEEN))
+
+    def note_outcome(self, verification: Verification) -> None:
+        """Note how the run compared, if the role may; the first time, what was seen too."""
+        allowed = self.conn.execute(
+            "SELECT has_table_privilege('load_runs', 'UPDATE') "
+            "AND NOT current_setting('transaction_read_only')::boolean"
+        ).fetchone()
+        if allowed != (True,):
+            return  # a role that only reads can verify too
+        seen = verification.seen
+        self.conn.execute(
+            "UPDATE load_runs SET status = %(status)s, fingerprint = %(fingerprint)s, notes = "
+            "CASE WHEN status = 'loaded' THEN %(seen)s || notes ELSE notes END "
+            "WHERE run_id = %(run_id)s AND status <> 'rolled back'",
+            {
+                **self._values,
+                "status": "verified" if verification.ok else "different",
+                "fingerprint": verification.fingerprint,
+                "seen": Jsonb(
+                    {"seen": {name: getattr(seen, name).packed() for name in _SEEN}} if seen else {}
+                ),
+            },
+        )
 
     def differences(
-        self, expected: Iterable[tuple[Record, bytes]], buckets: list[int]
+        self, expected: Iterable[tuple[Record, bytes]], buckets: list[int], labels: list[int]
     ) -> Iterator[Difference]:
         """Yield what differs; *expected* is staged in a temporary table first."""
+        whole = set(buckets)
+        # Only with all rows can their labels be compared.
+        within = range(BUCKETS) if labels else buckets
         with self.conn.transaction():
             for name in ("harca_expected", "harca_refused"):
                 self.conn.execute(f"CREATE TEMP TABLE {name} {_STAGED}")
-            self._copy("harca_expected", expected)
-            wanted = set(buckets)
+            self._copy("harca_expected", expected, whole)
             pairs = ((record, digest(record)) for record in self.refused())
-            within = (pair for pair in pairs if pair[1][0] in wanted)
-            while some := list(islice(within, _AT_ONCE)):
-                self._copy("harca_refused", some)
+            wanted = (pair for pair in pairs if pair[1][0] in within)
+            while some := list(islice(wanted, _AT_ONCE)):
+                self._copy("harca_refused", some, whole)
+            values = {"buckets": list(within), "labels": labels}
             statement = composed("mismatches", **_digests())
             with self.conn.cursor("harca_mismatches", row_factory=dict_row) as cursor:
-                cursor.execute(statement, {**self._values, "buckets": buckets})
+                cursor.execute(statement, {**self._values, **values})
                 for row in cursor:
                     yield _difference(row)
 
-    def _copy(self, table: str, pairs: Iterable[tuple[Record, bytes]]) -> None:
+    def _copy(
+        self, table: str, pairs: Iterable[tuple[Record, bytes]], whole: Container[int]
+    ) -> None:
+        """Stage records; of what is equal anyway, in other buckets than *whole*, no contents."""
         statement = sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table))
         with self.conn.cursor() as cursor, cursor.copy(statement) as copy:
-            for piece in frames.stream(_staged_row(*pair) for pair in pairs):
+            for piece in frames.stream(
+                _staged_row(record, hashed, whole=hashed[0] in whole) for record, hashed in pairs
+            ):
                 copy.write(piece)
 
 
+def _unpacked(noted: Any, name: str) -> Fingerprint:
+    try:
+        return Fingerprint.unpacked(noted[name])
+    except (TypeError, KeyError, ValueError):
+        return Fingerprint()  # somebody has changed the notes: nothing is as noted
+
+
 def _digests() -> dict[str, sql.Composable]:
+    dated = dated_strictly("v", "r")
     return {
-        "created_at": dated("v", "r"),
-        "row_digest": row_digest("v", created_at=dated("v", "r")),
+        "created_at": dated,
+        "row_digest": row_digest("v", created_at=dated),
+        "label_hash": composed("label_hash", row=sql.Identifier("v")),
         "loser_digest": row_digest("s", created_at=sql.Identifier("s", "created_at")),
         "outlived": composed("outlived"),
     }
 
 
-def _staged_row(record: Record, record_digest: bytes) -> bytes:
+def _staged_row(record: Record, record_digest: bytes, *, whole: bool) -> bytes:
     return frames.row(
         frames.text(record.key),
         frames.text(record.origin),
-        frames.text(record.model_id),
-        frames.text(record.content),
-        frames.jsonb(record),
-        frames.timestamptz(record.created_at),
-        frames.vector(record),
+        frames.text(record.model_id) if whole else None,
+        frames.text(record.content) if whole else None,
+        frames.jsonb(record) if whole else None,
+        frames.timestamptz(record.created_at) if whole else None,
+        frames.vector(record) if whole else None,
+        frames.text(record.source),
         record_digest,
     )
 
@@ -151,19 +200,16 @@ def _staged_row(record: Record, record_digest: bytes) -> bytes:
 def _difference(row: dict[str, Any]) -> Difference:
     both = not row["is_missing"] and not row["is_extra"]
     ours, theirs = row["metadata_expected"], row["metadata_found"]
-    fields = [name for name in _FIELDS if row[name]] if both else []
-    if both and ours != theirs:
-        fields.append("metadata")
-    if both and not fields:
-        fields.append("metadata")  # equal to Python but not to PostgreSQL: 1 and 1.0
     return Difference(
         store_key=row["store_key"],
-        origin=row["origin"] or "",
+        origin=row["origin"],
         is_missing=row["is_missing"],
         is_extra=row["is_extra"],
-        fields=tuple(fields),
+        fields=tuple(name for name in _FIELDS if row[name]) if both else (),
         metadata=(
             ours if isinstance(ours, dict) else {},
             theirs if isinstance(theirs, dict) else {},
         ),
+        metadata_keys=tuple(row["metadata_keys"] or ()),
+        bucket=row["bucket"],
     )

@@ -17,8 +17,8 @@ from harca.errors import RunError
 from harca.fingerprint import digest
 from harca.ledger import Plan, Refusal, Run
 from harca.model import Record, Rejection, Tally
-from harca.postgres import frames, indexes, refused
-from harca.postgres.digest import composed, dated, query, row_digest
+from harca.postgres import frames, indexes, refused, seals
+from harca.postgres.digest import composed, dated, dated_strictly, query, row_digest
 from harca.postgres.lock import cut
 from harca.postgres.refused import LeftOut
 
@@ -52,7 +52,7 @@ class PostgresTarget:
         """Return what the table holds under *keys*."""
         statement = composed(
             "known",
-            digest=row_digest("v", created_at=dated("v", "r")),
+            digest=row_digest("v", created_at=dated_strictly("v", "r")),
             created_at=dated("v", "r"),
             loser_digest=row_digest("s", created_at=dated("s", "o")),
         )
@@ -317,6 +317,7 @@ class PostgresTarget:
                 {**values, "outlived": sorted(outlived)},
             )
             self.conn.execute(query("finish_run"), values)
+            seals.note(self.conn, self.run.run_id)
 
     def give_up(self) -> None:
         """End what another thread is committing, whatever it waits for."""
