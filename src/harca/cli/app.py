@@ -97,6 +97,7 @@ def begin(json: bool, quiet: bool, verbose: bool) -> Output:
     logging.basicConfig(handlers=[handler], level=logging.ERROR)
     # What progress would show: that something is tried again.
     logging.getLogger("harca.retry").setLevel(logging.WARNING if quiet else logging.NOTSET)
+    logging.getLogger("harca.encryption").setLevel(logging.ERROR if quiet else logging.WARNING)
     if verbose:
         for name, level in _VERBOSE.items():
             logging.getLogger(name).setLevel(level)

@@ -17,6 +17,7 @@ from psycopg.pq import Conninfo
 
 from harca import embedded
 from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
+from harca.postgres import encryption
 
 _log = logging.getLogger("harca.sql")
 
@@ -121,9 +122,13 @@ class Database:
         except psycopg.OperationalError as exc:
             raise CannotConnect(
                 f"cannot connect to {self.shown}: {_first_line(exc)}",
-                hint=f"The database was named by {self.origin}. Is the server running, and "
-                "does the role exist?",
+                hint=f"The database was named by {self.origin}. "
+                + (
+                    encryption.hint(_first_line(exc))
+                    or "Is the server running, and does the role exist?"
+                ),
             ) from exc
+        encryption.warn_if_readable(conn, self.conninfo)
         if _log.isEnabledFor(logging.DEBUG):
             conn.cursor_factory = _LoggedCursor
         return conn
