@@ -22,7 +22,8 @@ def hint(said: str) -> str:
         return ""
     return (
         "The encryption that was asked for is what fails. Do sslmode, sslrootcert, sslcert and "
-        "sslkey fit the server, and is its certificate for that host? See docs/security.md#encryption."
+        "sslkey fit the server, and is its certificate for that host? See "
+        "docs/security.md#encryption."
     )
 
 
