@@ -9,8 +9,10 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -278,30 +280,76 @@ def test_where_pg_dump_fails_the_tables_are_copied(tmp_path, loaded, database, m
 
 
 @pytest.mark.one_server
-def test_a_killed_backup_leaves_nothing_that_could_be_taken_for_one(tmp_path, loaded, database):
-    parent = tmp_path / "backups"
-    program = (
-        "import os, pathlib\n"
-        "from harca import backup_folder\n"
-        "from harca.backup import back_up\n"
-        "from harca.postgres.connect import database\n"
-        "backup_folder.NewFolder.seal = lambda *_: os.kill(os.getpid(), 9)\n"
-        f"back_up(database(), pathlib.Path({str(parent)!r}))\n"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
-        check=False,
-    )
-    (partial,) = made_in(parent)
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_a_migration_that_is_ended_while_it_backs_up_has_changed_nothing(
+    by, tmp_path, loaded, store, conn, database
+):
+    before = fingerprints(database)
+    write_record(store, record("new", [9.0] * 8))
+    for name in ("pg_dump", "pg_restore"):  # begins, and does not come to its end
+        script = f"echo begun > {tmp_path}/begun; echo 'PGDMP'; exec sleep 100"
+        write_program(
+            tmp_path / "bin" / name,
+            f"[ \"$1\" = --version ] && echo 'x (PostgreSQL) 99.1' && exit\n{script}",
+        )
+    with subprocess.Popen(
+        [sys.executable, "-m", "harca", "migrate", str(store), "--backup-dir", tmp_path / "made"],
+        env={
+            **os.environ,
+            "HARCA_DATABASE_URL": database.conninfo,
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        },
+        stderr=subprocess.PIPE,
+    ) as running:
+        while not (tmp_path / "begun").exists() and running.poll() is None:
+            time.sleep(0.05)
+        children = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(by)
+        _, said = running.communicate(timeout=60)
+    for child in children:  # as one that outlives its parent would be, once it is done
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
 
-    made = back_up(database, parent)
+    assert running.returncode == (-by if by == signal.SIGKILL else 130), said
+    assert b"Traceback" not in said
+    left = made_in(tmp_path / "made")
+    assert len(left) == (by == signal.SIGKILL)
+    for path in left:
+        assert path.name.startswith(".partial-")
+        with pytest.raises(BackupUnusable, match=r"backup\.json: No such file"):
+            backup_folder.read(path)
+    wait_for_others(conn)
+    assert fingerprints(database) == before
+    made = back_up(database, tmp_path / "made")
+    assert made_in(tmp_path / "made") == [made.folder]
 
-    assert killed.returncode == -signal.SIGKILL
-    assert partial.name.startswith(".partial-")
-    with pytest.raises(BackupUnusable, match=r"backup\.json: No such file"):
-        backup_folder.read(partial)
-    assert made_in(parent) == [made.folder]
+
+@pytest.mark.one_server
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path, loaded, store, database, run_harca):
+    (tmp_path / "file").write_text("in the way")
+    before = fingerprints(database)
+
+    done = run_harca("migrate", store, "--backup-dir", tmp_path / "file", database=database)
+
+    assert done.code == 1
+    assert "a backup cannot be written to" in done.err
+    assert "--backup-dir" in done.err
+    assert fingerprints(database) == before
+
+
+@pytest.mark.one_server
+def test_a_migration_that_finds_no_room_has_changed_nothing(
+    tmp_path, loaded, store, database, run_harca, monkeypatch
+):
+    monkeypatch.setattr(backup_folder, "free_bytes", lambda folder: 1_000)
+    before = fingerprints(database)
+
+    done = run_harca("migrate", store, "--backup-dir", tmp_path / "made", database=database)
+
+    assert done.code == 4
+    assert "1,000 bytes are free, the backup needs up to" in done.err
+    assert not (tmp_path / "made").exists()
+    assert fingerprints(database) == before
 
 
 # -- restore ---------------------------------------------------------------------------
