@@ -59,6 +59,7 @@ class Verification:
         mismatch_count: All of them.
         touched: Records that the application has read since they were loaded, which
             rewrites their bookkeeping; no mismatch.
+        rejected: Records of the store that are in no row; no mismatch, as they are counted.
         fingerprint: Of the rows, as found.
         seen: What they are, to be noted with the run.
     """
@@ -68,6 +69,7 @@ class Verification:
     mismatches: list[Mismatch] = field(default_factory=list)
     mismatch_count: int = 0
     touched: int = 0
+    rejected: int = 0
     fingerprint: str = ""
     seen: "Seen | None" = None
 
@@ -95,6 +97,7 @@ class Verification:
             "mismatches": [mismatch.as_dict() for mismatch in self.mismatches],
             "mismatch_count": self.mismatch_count,
             "touched": self.touched,
+            "rejected": self.rejected,
             "fingerprint": self.fingerprint,
         }
 
@@ -280,7 +283,8 @@ def _compared(reading: Reading, rows: Rows) -> tuple[Verification, Fingerprint, 
             noted.loaded + noted.unchanged + noted.superseded + noted.rejected,
         )
     )
-    outcome.checks.append(Check("rejections", reading.rejected + refused.count, noted.rejected))
+    outcome.rejected = reading.rejected + refused.count
+    outcome.checks.append(Check("rejections", outcome.rejected, noted.rejected))
     if expected.count <= refused.count:
         # Where nothing is in, nothing is compared, and all would be well whatever happened.
         outcome.checks.append(Check("records that are not rejected", "1 or more", 0))

@@ -108,7 +108,33 @@ def test_what_is_against_a_rule_is_rejected_and_the_rest_goes_in(
         record_key("test-model", word): word for word in RULES
     }
     assert all(line["embedding"][0] == 0.5 for line in payloads)
-    assert run_harca("verify", store, database=database).code == 0
+    found = run_harca("verify", store, database=database)
+    assert found.code == 0, found.err
+    assert f"{len(RULES)} records rejected, in no row" in found.out
+
+
+def test_what_was_refused_can_be_migrated_from_what_is_kept(tmp_path, database, conn, run_harca):
+    conn.execute(NO_BAD)
+    store = write_store(tmp_path / "store", 3)
+    for number in range(2):
+        value = record(f"bad {number}", [0.1, 1e-30], metadata={"n": [1e23, {"é": None}]})
+        write_record(store / "a", value)
+    run_harca("migrate", store, database=database)
+    run_harca("rejections", "export", tmp_path / "out", database=database)
+    conn.execute("ALTER TABLE vector_embeddings DROP CONSTRAINT no_bad")
+    kept = tmp_path / "kept.jsonl"
+    payloads = sorted((tmp_path / "out").glob("*.payload"))
+    kept.write_bytes(b"".join(path.read_bytes() + b"\n" for path in payloads))
+
+    from_kept = run_harca("migrate", kept, "--name", "kept", "--json", database=database)
+    whole = run_harca("migrate", store, database=database)
+
+    assert (from_kept.code, from_kept.json["loaded"], whole.code) == (0, 2, 0), from_kept.err
+    twice = conn.execute(
+        "SELECT count(*), count(DISTINCT (store_key, content, embedding::text, metadata::text, "
+        "model_id, created_at)) FROM vector_embeddings WHERE content LIKE 'bad%'"
+    ).fetchone()
+    assert twice == (4, 2)
 
 
 @pytest.mark.parametrize(

@@ -331,9 +331,14 @@ def verification(outcome: "Verification") -> str:
             if outcome.touched
             else ""
         )
+        rejected = (
+            f"; {counted(outcome.rejected, 'record')} rejected, in no row"
+            if outcome.rejected
+            else ""
+        )
         return (
             f"verified: {counted(len(outcome.checks), 'check')}, every vector, text and metadata "
-            f"equal (fingerprint {outcome.fingerprint}){touched}"
+            f"equal (fingerprint {outcome.fingerprint}){rejected}{touched}"
         )
     parts = [f"DIFFERENT: {len(failed)} of {len(outcome.checks)} checks failed"]
     parts += [f"  {check.name}: expected {check.expected}, found {check.found}" for check in failed]
