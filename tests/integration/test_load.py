@@ -328,15 +328,17 @@ def test_an_invalid_index_is_built_again(tmp_path, database, conn, run_harca):
 def test_a_guessed_id_that_repeats_with_other_contents_stops_the_load(
     tmp_path, database, run_harca
 ):
+    store = tmp_path / "store"
+    store.mkdir()
     for part in range(2):
         rows = [{"id": n, "text": f"{part} {n}", "embedding": [1.0, n, part]} for n in range(3)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"part-{part}.jsonl").write_text(text)
+        (store / f"part-{part}.jsonl").write_text(text)
 
-    refused = run_harca("migrate", tmp_path, "--json", database=database)
-    by_place = run_harca("migrate", tmp_path, "--id-field", "-", "--json", database=database)
+    refused = run_harca("migrate", store, "--json", database=database)
+    by_place = run_harca("migrate", store, "--id-field", "-", "--json", database=database)
     named = run_harca(
-        "migrate", tmp_path, "--id-field", "id", "--name", "named", "--json", database=database
+        "migrate", store, "--id-field", "id", "--name", "named", "--json", database=database
     )
 
     assert refused.code == 1
