@@ -189,6 +189,16 @@ def test_a_file_that_is_being_written_is_read_when_it_is_finished(tmp_path, monk
     assert isinstance(only(tmp_path), Record)
 
 
+def test_a_file_that_is_just_being_emptied_is_read_when_it_is_written(tmp_path, monkeypatch):
+    path = write_record(tmp_path, record("t", [1.0, 2.0]))
+    data = path.read_bytes()
+    path.write_bytes(b"")
+    os.utime(path, (0, 0))
+    monkeypatch.setattr("harca.readers.files.time.sleep", lambda seconds: path.write_bytes(data))
+
+    assert isinstance(only(tmp_path), Record)
+
+
 @pytest.mark.parametrize("marker", ["compressed", "_compressed"])
 def test_both_markers_of_compression_are_read(marker, tmp_path):
     vector = [number / 3 for number in range(100)]

@@ -15,8 +15,10 @@ from harca.errors import Refused
 from harca.migrate import Unwatched, migrate
 from harca.options import LoadOptions
 from harca.pace import Limit, Pace
-from harca.postgres import pressure
+from harca.postgres import pauses, pressure
+from harca.postgres.lock import lock_store
 from harca.postgres.pauses import WHY
+from harca.postgres.target import begin_run
 from tests.stores import write_store
 
 pytestmark = pytest.mark.one_server
@@ -158,6 +160,22 @@ def test_a_paused_load_that_is_ended_is_started_again(
     assert again.json["resumed"]
     assert (again.json["read"], again.json["loaded"]) == (300, 300)
     assert ", paused" not in run_harca("status", database=database).out
+
+
+def test_what_is_tried_again_stays_paused(store, conn):
+    def begun(again):
+        run = begin_run(
+            conn, str(store), store_format="harca", revision=None, options={}, again=again
+        )
+        return run.run_id, pauses.is_paused(conn, run.run_id)
+
+    first, is_paused = begun(None)
+    assert not is_paused
+    lock_store(conn, str(store))
+    pauses.pause(conn, (str(store),))
+
+    assert begun(first) == (first, True)  # after a lost connection
+    assert begun(None) == (first, False)  # by another command
 
 
 def test_what_nobody_loads_cannot_be_paused(store, database, run_harca):

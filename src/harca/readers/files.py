@@ -21,7 +21,7 @@ SKIPPED_FOLDERS = frozenset({".git", ".harca", "node_modules"})
 
 # Before what is being written is read again: the writer may need a moment, and may begin
 # again just then.
-REREAD_PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
+REREAD_PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 _LFS_POINTER = b"version https://git-lfs"
 
 _LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
@@ -29,6 +29,11 @@ _LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
 # instead of 12 for a record without its vector, which itself parses in 1.
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
+
+
+# ext4 empties a file first, and notes the time when that is done: an empty file with an old
+# date can be one that is being written.
+_EMPTY_REREADS = 4
 
 
 def printable(name: str) -> str:
@@ -95,7 +100,7 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
     HARCA writes in place, so that a reader can meet half a file. An old file that is cut
     short stays so: no use waiting.
     """
-    for pause_s in (*REREAD_PAUSES_S, None):
+    for attempt, pause_s in enumerate((*REREAD_PAUSES_S, None)):
         found = read_file(path, origin)
         if found.rejection is not None:
             return found, None
@@ -111,7 +116,8 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
                 )
                 return found, None
             found.rejection = Rejection(origin, Reason.UNPARSABLE, short(exc), found.data)
-            if pause_s is None or not being_written(path):
+            emptied = not found.data and attempt < _EMPTY_REREADS
+            if pause_s is None or not (emptied or being_written(path)):
                 return found, None
             time.sleep(pause_s)
     raise AssertionError("unreachable")
