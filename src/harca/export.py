@@ -27,6 +27,7 @@ from harca.options import check_folder
 from harca.postgres import export as table
 from harca.postgres.connect import Database, translated
 from harca.postgres.export import Part, Row
+from harca.postgres.lock import watched
 from harca.readers.vdf import HARCA, META, OURS
 from harca.retry import Reached, retried
 from harca.row_line import row_line
@@ -101,7 +102,7 @@ def export(
     target.reach()
 
     def attempt(reached: Reached) -> Exported:
-        with translated(), target.connect(autocommit=False) as conn:
+        with translated(), watched(target, autocommit=False) as conn:
             table.begin(conn)
             return _export(conn, folder, format, _Wanted(store, model_id, dims), watching)
 

@@ -29,7 +29,7 @@ from harca.pace import FULL_SPEED, Pace
 from harca.postgres import indexes, pressure
 from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
-from harca.postgres.lock import OwnSessions, locked
+from harca.postgres.lock import OwnSessions, locked, watched
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run
 from harca.readers.base import open_store
@@ -411,7 +411,7 @@ def verify_store(
 def _verify_store(
     database: Database, path: str | Path, store: str, watcher: Watcher
 ) -> Verification:
-    with translated(), database.connect() as conn:
+    with translated(), watched(database) as conn:
         run = _latest_run(conn, store)
         if run["format"] == FORMAT:
             verification = consolidate.verify(conn, store)

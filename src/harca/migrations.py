@@ -1,7 +1,8 @@
 """What both Alembic environments share, and how harca itself runs them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,8 +230,8 @@ def run(context: Any, **options: Any) -> None:
         explicit = context.get_x_argument(as_dictionary=True).get("database")
         target = settings.attributes.get("database") or database(explicit)
         settings.attributes["database"] = target
-        with target.engine().connect() as connection:
-            _alone(connection, settings.attributes.get("progress", _log.info))
+        waiting = settings.attributes.get("progress", _log.info)
+        with target.engine().connect() as connection, _alone(target, connection, waiting):
             connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
             connection.commit()
             context.configure(connection=connection, **options)
@@ -250,18 +251,24 @@ def run(context: Any, **options: Any) -> None:
         ) from exc
 
 
-def _alone(connection: "Connection", waiting: Callable[[str], object]) -> None:
-    """Keep others from running revisions until the connection closes, however idle it is.
+@contextmanager
+def _alone(
+    target: Database, connection: "Connection", waiting: Callable[[str], object]
+) -> Iterator[None]:
+    """Keep others from running revisions while this connection does.
 
     Two first upgrades at once would both create everything.
     """
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    with translated():
+    with translated(), target.connect() as locker:
+        lock.notice_loss(locker)
+        lock.take(locker, lock.SCHEMA_LOCK, waiting=waiting)
         driver.autocommit = True
         lock.notice_loss(driver)
-        lock.take(driver, lock.SCHEMA_LOCK, waiting=waiting)
         driver.autocommit = False
+        with lock.looked_after(locker, driver):
+            yield
 
 
 def arguments(context: Any) -> dict[str, str]:

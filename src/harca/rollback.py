@@ -14,7 +14,7 @@ from harca.errors import Refused, RowsChanged, RunError, TargetError
 from harca.postgres import indexes, seals, undo
 from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
-from harca.postgres.lock import OwnSessions, lock_store
+from harca.postgres.lock import OwnSessions, lock_store, watched
 from harca.postgres.retry import give_way_early
 from harca.retry import retried
 
@@ -188,7 +188,7 @@ class _RollingBack:
 
     def attempt(self) -> RolledBack:
         """Go on from where the attempts before have come to."""
-        with translated(), self._target.connect() as conn:
+        with translated(), watched(self._target) as conn:
             run = _find(conn, self.run_id)
             self.run_id = run["run_id"]
             # Ends what is left of earlier attempts, so that what is seen now stays so.

@@ -8,10 +8,12 @@ import pytest
 
 from harca import migrations, retry
 from harca.errors import RunError, TargetError
-from harca.migrate import Unwatched, migrate
+from harca.migrate import Unwatched, migrate, verify_store
 from harca.migrations import DATA
 from harca.options import LoadOptions
+from harca.postgres import lock
 from harca.retry import Patience
+from harca.rollback import rollback
 from tests.faults.proxy import Proxy
 from tests.stores import write_store
 
@@ -30,13 +32,14 @@ def store(tmp_path):
 
 
 class Told(Unwatched):
-    """Notes what a migration tells its watcher."""
+    """Notes what a migration tells its watcher of, and does something about it."""
 
-    def __init__(self):
-        self.troubles = []
+    def __init__(self, mend=lambda: None):
+        self.troubles, self.mend = [], mend
 
     def trouble(self, message):
         self.troubles.append(message)
+        self.mend()
 
 
 def fail_at_batch(conn, number, statement, *, times=None):
@@ -185,6 +188,63 @@ def test_a_network_that_is_gone_for_a_while_is_waited_for(store, database):
     assert told.troubles[1].startswith("no connection")
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """The server has to answer soon."""
+    monkeypatch.setattr(lock, "_LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lock, "_ANSWER_WITHIN_S", 1.5)
+
+
+STALLS = {
+    "upgrading": b"CREATE TABLE rejections",
+    "loading": b"INSERT INTO load_batches",
+    "verifying": b"UPDATE load_runs SET status = $1",
+}
+
+
+@pytest.mark.parametrize("sent", STALLS.values(), ids=STALLS)
+def test_a_network_that_delivers_nothing_is_not_waited_for(sent, store, empty_database, impatient):
+    with Proxy(empty_database.conninfo) as network:
+        told = Told(network.restore)
+        network.stall_at(sent)
+
+        done = migrate(store, lambda: network.through(empty_database), BATCHES, watcher=told)
+
+    assert done.complete
+    assert done.result.tally.loaded == 10
+    assert {trouble.split(",")[0] for trouble in told.troubles} == {"connection lost"}
+
+
+def test_a_verification_and_a_rollback_do_not_wait_for_such_a_network(
+    store, database, conn, impatient
+):
+    run_id = migrate(store, lambda: database, BATCHES).run_id
+    with Proxy(database.conninfo) as network:
+        behind, told = network.through(database), Told(network.restore)
+
+        network.stall_at(b"outlived")
+        verification = verify_store(behind, store, watcher=told)
+        network.stall_at(b"SET status = 'rolled back'")
+        done = rollback(behind, run_id, told=told.trouble)
+
+    assert verification.ok
+    assert done.deleted == 10
+    assert len(told.troubles) >= 2
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (0,)
+
+
+def test_a_table_that_somebody_locks_is_waited_for(store, database, conn):
+    conn.execute(f"ALTER DATABASE {conn.info.dbname} SET lock_timeout = '50ms'")
+    with database.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE vector_embeddings")
+        told = Told(other.rollback)
+
+        done = migrate(store, lambda: database, BATCHES, watcher=told)
+
+    assert done.complete
+    assert {trouble.split(",")[0] for trouble in told.troubles} == {"another session is in the way"}
+
+
 def test_a_run_that_was_done_when_the_connection_was_lost_is_no_new_one(store, database, conn):
     with Proxy(database.conninfo) as network:
         network.cut_at(b"WHERE store = $1 GROUP BY model_id")  # asked when all is done and noted
@@ -291,3 +351,17 @@ def test_a_planned_load_goes_on_with_its_run_until_it_is_stamped(
     runs = conn.execute("SELECT status, loaded FROM load_runs").fetchall()
     assert runs == [("verified", 10)]
     assert migrations.current(database, DATA) == migrations.head(DATA)
+
+
+def test_a_verification_does_not_finish_a_run_that_was_taken_up_again(store, database, conn):
+    class TakingUp(Unwatched):
+        def stage(self, name, total=None):
+            if name == "verify":  # another process, while this one reads the store
+                conn.execute("UPDATE load_runs SET status = 'loading', attempt = attempt + 1")
+
+    migrate(store, lambda: database, BATCHES)
+
+    verification = verify_store(database, store, watcher=TakingUp())
+
+    assert verification.ok
+    assert conn.execute("SELECT status FROM load_runs").fetchall() == [("loading",)]

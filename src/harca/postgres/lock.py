@@ -145,10 +145,25 @@ def locked(
 
 
 @contextmanager
+def watched(database: Database, *, autocommit: bool = True) -> Iterator[psycopg.Connection[Any]]:
+    """Give a connection that is cut if the server does not answer, on another one, any more.
+
+    A network that takes what is sent and delivers nothing would be waited for otherwise: that
+    a statement takes long says nothing.
+    """
+    with (
+        database.connect(autocommit=autocommit) as conn,
+        database.connect() as other,
+        looked_after(other, conn),
+    ):
+        yield conn
+
+
+@contextmanager
 def looked_after(locker: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> Iterator[None]:
     """Cut *conn* as soon as *locker* has lost its locks, so that two never work at once.
 
-    Nobody else uses *locker* meanwhile.
+    Or as soon as it does not answer any more. Nobody else uses *locker* meanwhile.
     """
     watch = _Watch(locker, conn)
     watch.thread.start()

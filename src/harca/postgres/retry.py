@@ -14,6 +14,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from harca.errors import TargetError
+from harca.postgres.connect import target_error
+
 # Whoever waits for a strong lock makes everybody behind it wait as long. And of two who wait
 # for each other, the one that gives way must not be the application: the server looks for
 # that after deadlock_timeout.
@@ -42,7 +45,7 @@ def retried(attempt: Callable[[], _T]) -> _T:
     """Return what *attempt*, a whole transaction, returns; again while others hold its locks.
 
     Raises:
-        psycopg.errors.LockNotAvailable: For minutes on end.
+        TargetError: They hold them for minutes on end. It does not pass by itself, then.
     """
     retrying = Retrying(
         retry=retry_if_exception_type((pg.LockNotAvailable, pg.DeadlockDetected)),
@@ -55,4 +58,8 @@ def retried(attempt: Callable[[], _T]) -> _T:
         ),
         reraise=True,
     )
-    return retrying(attempt)
+    try:
+        return retrying(attempt)
+    except (pg.LockNotAvailable, pg.DeadlockDetected) as exc:
+        told = target_error(exc)
+        raise TargetError(str(told), hint=told.hint, sqlstate=exc.sqlstate) from exc

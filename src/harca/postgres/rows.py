@@ -109,7 +109,10 @@ class StoreRows:
         return Seen(*(_unpacked(noted, name) for name in _SEEN))
 
     def note_outcome(self, verification: Verification) -> None:
-        """Note how the run compared, if the role may; the first time, what was seen too."""
+        """Note how the run compared, if the role may; the first time, what was seen too.
+
+        Not if it has been rolled back meanwhile, or taken up again.
+        """
         allowed = self.conn.execute(
             "SELECT has_table_privilege('load_runs', 'UPDATE') "
             "AND NOT current_setting('transaction_read_only')::boolean"
@@ -120,7 +123,7 @@ class StoreRows:
         self.conn.execute(
             "UPDATE load_runs SET status = %(status)s, fingerprint = %(fingerprint)s, notes = "
             "CASE WHEN status = 'loaded' THEN %(seen)s || notes ELSE notes END "
-            "WHERE run_id = %(run_id)s AND status <> 'rolled back'",
+            "WHERE run_id = %(run_id)s AND status NOT IN ('rolled back', 'loading')",
             {
                 **self._values,
                 "status": "verified" if verification.ok else "different",
