@@ -1,7 +1,8 @@
 """Which files a store has, how large they are and when they were written: cheap to compare."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from array import array
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +52,11 @@ class Manifest:
     @classmethod
     def of(cls, root: Path) -> "Manifest":
         """List what is at *root*, so that everything written from now on can be told."""
-        found = list(_files(root))
-        if max((written for _, _, written in found), default=0) > time_ns() - _STEP_S * 1e9:
+        paths, states, latest = _listed(root)
+        if latest > time_ns() - _STEP_S * 1e9:
             sleep(_STEP_S)
-            found = list(_files(root))
-        return cls(root, _hashes(path for path, _, _ in found), _hashes(found))
+            paths, states, _ = _listed(root)
+        return cls(root, paths, states)
 
     def changes(self, *, ignored: Collection[str] = ()) -> Changes:
         """Return what has changed since.
@@ -63,16 +64,24 @@ class Manifest:
         Args:
             ignored: Names of files that may be written to without a record in them.
         """
-        found = list(_files(self.root))
-        paths = _hashes(path for path, _, _ in found)
-        states = _hashes(each for each in found if os.path.basename(each[0]) not in ignored)  # noqa: PTH119  # a str
+        paths, states, _ = _listed(self.root, ignored)
         return Changes(
             len(np.setdiff1d(states, self._states)), len(np.setdiff1d(self._paths, paths))
         )
 
 
-def _hashes(values: Iterable[object]) -> NDArray[np.int64]:
-    return np.fromiter(map(hash, values), dtype=np.int64)
+def _listed(
+    root: Path, ignored: Collection[str] = ()
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Return the hashes of paths, those of states, and when the latest file was written."""
+    paths, states, latest = array("q"), array("q"), 0
+    for found in _files(root):
+        path, _, written = found
+        paths.append(hash(path))
+        if path.rpartition(os.sep)[2] not in ignored:
+            states.append(hash(found))
+        latest = max(latest, written)
+    return np.array(paths, dtype=np.int64), np.array(states, dtype=np.int64), latest
 
 
 def _files(root: Path) -> Iterator[tuple[str, int, int]]:

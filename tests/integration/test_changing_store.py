@@ -11,6 +11,7 @@ import pytest
 from harca.cli import render
 from harca.migrate import MOST_PASSES, Unwatched, migrate
 from harca.options import LoadOptions
+from harca.postgres.lock import lock_store
 from tests.stores import record, write_record, write_store
 
 pytestmark = pytest.mark.one_server
@@ -214,6 +215,23 @@ def test_a_file_that_appears_meanwhile_is_taken_in(tmp_path, database, run_harca
     for run in ("2", "1"):
         assert run_harca("rollback", run, database=database).code == 0
     assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (0,)
+
+
+def test_who_takes_the_store_between_two_passes_takes_in_what_is_new(tmp_path, database, conn):
+    store = write_store(tmp_path / "store", 60)
+
+    class Another(Meddler):
+        def stage(self, name, total=None):
+            super().stage(name, total)
+            if name.startswith("pass 2"):
+                assert name == "pass 2 of 3 at most: 1 file written meanwhile"
+                lock_store(conn, str(store))
+
+    another = Another(at="verify", does=lambda: write_record(store, record("new", [1.0, 2.0])))
+
+    done = migrate(store, lambda: database, LoadOptions(), watcher=another)
+
+    assert (done.earlier, done.written_since) == ((), 1)
 
 
 def test_half_a_file_is_read_again_when_it_is_whole(tmp_path, database, monkeypatch):
