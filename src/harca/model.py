@@ -226,11 +226,6 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
-    @property
-    def balanced(self) -> bool:
-        """True if every record read is in exactly one bucket."""
-        return self.read == self.loaded + self.unchanged + self.superseded + self.rejected
-
     def as_dict(self) -> dict[str, int]:
         """Return the counts by name."""
         return {name: getattr(self, name) for name in self.__slots__}

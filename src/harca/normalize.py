@@ -1,9 +1,9 @@
 """Items as found -> records, or rejections that say what is wrong. Pure."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -166,16 +166,10 @@ def to_datetime(value: Any) -> datetime | None:
         return None
 
 
-def normalized(items: Iterable[Item | Rejection]) -> Iterator[Record | Rejection]:
-    """Yield a record or a rejection for each item, in order."""
-    for item in items:
-        yield item if isinstance(item, Rejection) else normalize(item)
-
-
 def _kind(value: Any) -> str:
     """Return what a JSON value is, in words."""
     if isinstance(value, Mapping):
-        names = list(chain((str(key) for key in value), ()))[:3]
+        names = [str(key) for key in islice(value, 3)]
         return f"an object with {', '.join(names)}" if names else "an empty object"
     return {
         bool: "a boolean",

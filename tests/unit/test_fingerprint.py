@@ -19,7 +19,7 @@ from harca.options import LoadOptions
 from harca.postgres.digest import dated, row_digest
 from harca.postgres.rows import StoreRows
 from harca.postgres.target import PostgresTarget, begin_run
-from harca.readers.base import ListReader
+from tests.unit.list_reader import ListReader
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _stores = count(1)

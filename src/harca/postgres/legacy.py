@@ -14,7 +14,6 @@ from psycopg.rows import dict_row
 from harca.postgres.digest import query
 
 FORMAT = "postgresql-table"
-NAMES = ("embeddings", "code_vectors")
 KEPT = "legacy"
 
 _KEPT_LIKE = r"legacy(_.*)?"

@@ -3,7 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -313,23 +313,3 @@ def _describe(path: Path) -> str:
         return f"a folder with archives, of which one can be given: {', '.join(archives[:5])}"
     shown = ", ".join(printable(entry.name) for entry in entries[:5])
     return f"a folder with {shown}" + (f" and {len(entries) - 5} more" if len(entries) > 5 else "")
-
-
-@dataclass(slots=True)
-class ListReader:
-    """Items from a list; for tests, and for stores that are small enough to hold."""
-
-    entries: list[Item | Rejection]
-    format: str = "list"
-    volatile: frozenset[str] = frozenset()
-    guesses_ids: bool = False
-    bookkeeping: frozenset[str] = frozenset()
-    notes: StoreNotes = field(default_factory=StoreNotes)
-
-    def items(self) -> Iterator[Item | Rejection]:
-        """Yield the items in the list's order."""
-        yield from self.entries
-
-    def size_hint(self) -> int:
-        """Return the number of items."""
-        return len(self.entries)
