@@ -17,6 +17,8 @@ from harca.rollback import rollback
 from tests.faults.proxy import Proxy
 from tests.stores import write_store
 
+pytestmark = pytest.mark.one_server  # what servers say, they say by the same codes
+
 SHORT = Patience(total_s=0.5, attempts=3, first_pause_s=0.02, longest_pause_s=0.1)
 BATCHES = LoadOptions(batch_rows=2)
 

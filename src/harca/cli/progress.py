@@ -124,8 +124,11 @@ class BarWatcher(LineWatcher):
         )
 
     def trouble(self, message: str) -> None:
-        """Say it above the bar, which is where the stage was."""
+        """Say it above the bars, and leave the stage's where it was: it did not come to its end."""
         assert self._progress is not None
+        if self._task is not None:
+            self._progress.stop_task(self._task)
+            self._task = None
         self._progress.console.print(message, markup=False, highlight=False)
 
     def wait(self, why: str | None) -> None:

@@ -178,11 +178,12 @@ class _Watch:
 
     def __init__(self, locker: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> None:
         self._locker = locker
+        self._held = self._count()
         # The sockets by descriptors of our own: those of the connections can be closed, and
         # given to something else, while this thread is about to cut them.
-        self._sockets = [_socket(locker), _socket(conn)]
+        self._working = _socket(conn)
+        self._holding = _socket(locker)
         self._ended, self._end = socket.socketpair()
-        self._held = self._count()
         self.thread = threading.Thread(target=self._look_after, name="harca-lock", daemon=True)
 
     def end(self) -> None:
@@ -190,16 +191,16 @@ class _Watch:
         self._end.close()
         self.thread.join(_LAST_ANSWER_WITHIN_S)
         if self.thread.is_alive():  # it waits for an answer that nobody needs any more
-            _shut_down(self._sockets[0])
+            _shut_down(self._holding)
             self.thread.join()
-        for one in (*self._sockets, self._ended):
+        for one in (self._holding, self._working, self._ended):
             one.close()
 
     def _look_after(self) -> None:
         with selectors.DefaultSelector() as waiting:
             waiting.register(self._ended, selectors.EVENT_READ)
             # What comes unasked is the news that the session has been ended.
-            waiting.register(self._sockets[0], selectors.EVENT_READ)
+            waiting.register(self._holding, selectors.EVENT_READ)
             while not any(key.fileobj is self._ended for key, _ in waiting.select(_LOOK_EVERY_S)):
                 if not self._is_held():
                     _log.warning("the lock was lost; the connection that worked under it is cut")
@@ -228,8 +229,8 @@ class _Watch:
         return int(row[0])
 
     def _cut(self) -> None:
-        for one in self._sockets:
-            _shut_down(one)
+        _shut_down(self._holding)
+        _shut_down(self._working)
 
 
 def _socket(conn: psycopg.Connection[Any]) -> socket.socket:
