@@ -1,9 +1,11 @@
 """Two processes never work on one store at once, and nobody is locked out for ever."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import psycopg
 import pytest
@@ -62,6 +64,44 @@ def test_a_session_of_our_own_that_was_lost_is_ended(store, database):
 
     with pytest.raises(psycopg.OperationalError), lost:
         lost.execute("SELECT 1")
+
+
+def test_the_server_notices_a_client_that_vanished_while_it_works(database, conn, monkeypatch):
+    at_work = lock._NOTICE_LOSS_AT_WORK.replace("10s", "100ms")
+    monkeypatch.setattr(lock, "_NOTICE_LOSS_AT_WORK", at_work)
+    with locked(database, "x") as working, lock._socket(working) as connected:
+        gone = threading.Timer(0.1, connected.shutdown, [socket.SHUT_RDWR])
+        gone.start()
+        with pytest.raises(psycopg.OperationalError):
+            working.execute("SELECT pg_sleep(600)")
+        gone.join()
+
+        until = time.monotonic() + 60
+        while conn.execute(
+            "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' "
+            "AND datname = current_database()"
+        ).rowcount:
+            assert time.monotonic() < until, "the server goes on for nobody"
+            time.sleep(0.05)
+
+
+def test_a_session_on_a_network_is_asked_for_signs_of_life(database):
+    with locked(database, "x") as working:
+        on_network = working.info.host[:1] != "/"
+        found = dict(
+            working.execute(
+                "SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp%' "
+                "OR name = 'idle_session_timeout'"
+            ).fetchall()
+        )
+
+    assert found == {
+        "idle_session_timeout": "0",
+        "tcp_keepalives_idle": "30" if on_network else "0",
+        "tcp_keepalives_interval": "10" if on_network else "0",
+        "tcp_keepalives_count": "3" if on_network else "0",
+        "tcp_user_timeout": "60000" if on_network else "0",
+    }
 
 
 def test_a_connection_that_lost_its_lock_is_cut(database, conn):

@@ -174,7 +174,7 @@ def looked_after(locker: psycopg.Connection[Any], conn: psycopg.Connection[Any])
 
 
 class _Watch:
-    """A thread that asks the session which holds the locks, now and then, if it still does."""
+    """A thread that asks the session beside the one that works if it has its locks still."""
 
     def __init__(self, locker: psycopg.Connection[Any], conn: psycopg.Connection[Any]) -> None:
         self._locker = locker
@@ -203,7 +203,7 @@ class _Watch:
             waiting.register(self._holding, selectors.EVENT_READ)
             while not any(key.fileobj is self._ended for key, _ in waiting.select(_LOOK_EVERY_S)):
                 if not self._is_held():
-                    _log.warning("the lock was lost; the connection that worked under it is cut")
+                    _log.warning("the session beside it is lost; the connection that works is cut")
                     self._cut()
                     return
 
@@ -214,7 +214,7 @@ class _Watch:
         try:
             return self._count() == self._held
         except psycopg.Error as exc:
-            _log.info("the session that holds the lock does not answer: %s", exc)
+            _log.info("the session beside it does not answer: %s", exc)
             return False
         finally:
             too_late.cancel()
