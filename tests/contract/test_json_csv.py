@@ -450,3 +450,30 @@ def test_a_file_that_grows_faster_than_it_is_read_has_an_end(suffix, tmp_path):
 
     assert keys[:500] == [str(number) for number in range(500)]
     assert len(keys) < 1_000
+
+
+@pytest.mark.parametrize("begun", ["", "[", '[{"id": "0", "text": "t", "embed'])
+def test_a_list_that_is_being_rewritten_is_read_when_it_is_finished(begun, tmp_path, monkeypatch):
+    value = [{"id": str(number), "text": "t", "embedding": V} for number in range(3)]
+    path = write(tmp_path, value)
+    reader = open_store(path)
+    path.write_text(begun)
+    monkeypatch.setattr("harca.readers.files.time.sleep", lambda seconds: write(tmp_path, value))
+
+    assert [getattr(item, "key", item) for item in reader.items()] == ["0", "1", "2"]
+
+
+def test_a_line_that_is_being_written_is_read_when_it_is_finished(tmp_path, monkeypatch):
+    lines = [json.dumps({"id": str(number), "text": "t", "embedding": V}) for number in range(3)]
+    path = write(tmp_path, "\n".join(lines), "items.jsonl")
+    reader = open_store(path)
+    path.write_text("\n".join(lines)[:-20])
+
+    def write_the_rest(seconds):
+        with path.open("a") as file:
+            file.write(lines[-1][-20:] + "\n" + lines[0].replace('"0"', '"3"') + "\n")
+
+    monkeypatch.setattr("harca.readers.json_files.time.sleep", write_the_rest)
+
+    # What has come behind the end that the file had is for the next pass.
+    assert [getattr(item, "key", item) for item in reader.items()] == ["0", "1", "2"]

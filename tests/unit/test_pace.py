@@ -3,6 +3,7 @@
 import pytest
 
 from harca.batching import Batch
+from harca.cli.progress import LineWatcher
 from harca.errors import UsageError
 from harca.model import Reason, Rejection
 from harca.pace import Checkpoint, Limit, Pace, Throttle
@@ -124,3 +125,15 @@ def test_a_checkpoint_asks_no_more_than_once_a_second():
         time.now += 0.1
 
     assert 9 <= len(asked) <= 11
+
+
+def test_the_progress_says_once_why_a_load_waits(capsys):
+    watcher = LineWatcher()
+    watcher.stage("load", 10)
+
+    for why in ("paused", "paused", "busy", None, None):
+        watcher.wait(why)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "load (about 10 entries)", "load: paused", "load: goes on",
+    ]  # fmt: skip

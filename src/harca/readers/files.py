@@ -34,6 +34,7 @@ _LONG_NUMBER = b"0" * 19
 # ext4 empties a file first, and notes the time when that is done: an empty file with an old
 # date can be one that is being written.
 _EMPTY_REREADS = 4
+_END_BYTES = 64  # with room for what a text editor leaves at an end
 
 
 def printable(name: str) -> str:
@@ -121,6 +122,29 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
                 return found, None
             time.sleep(pause_s)
     raise AssertionError("unreachable")
+
+
+def until_it_ends(path: str, ends: bytes) -> None:
+    """Give a file that is being rewritten time until it ends with one of the bytes *ends*.
+
+    For files that are read piece by piece, which cannot be begun again.
+    """
+    for attempt, pause_s in enumerate(REREAD_PAUSES_S):
+        end = _end(path).rstrip()
+        emptied = not end and attempt < _EMPTY_REREADS
+        if (end and end[-1] in ends) or not (emptied or being_written(path)):
+            return
+        time.sleep(pause_s)
+
+
+def _end(path: str) -> bytes:
+    """Return the last bytes of a file; nothing if it cannot be read, which reading it will say."""
+    try:
+        with open_binary(Path(path)) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            return file.read()
+    except OSError:
+        return b""
 
 
 def exact_json(data: bytes) -> Any:

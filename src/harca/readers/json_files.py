@@ -28,6 +28,7 @@ from harca.readers.files import (
     read_json,
     short,
     size_of,
+    until_it_ends,
 )
 from harca.readers.json_sample import (
     Layout,
@@ -156,6 +157,7 @@ class JsonReader(StoreReader):
     def _elements(self, file: Path, origin: str, shape: Shape) -> Iterator[Item | Rejection]:
         place = ".".join(shape.path)
 
+        until_it_ends(str(file), b"]}")
         with open_binary(file) as stream:
             for element in elements_at(stream, shape.path):
                 at = _origin_of_element(origin, place, element.key)
