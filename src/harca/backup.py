@@ -103,11 +103,13 @@ def before_migration(
 
     Raises:
         StoreBusy: Another process is working on the store.
+        Refused: HARCA's old tables cannot be consolidated.
         NoRoom: As for `back_up`; nothing was changed.
     """
     with translated(), locked(target, name, ours=ours) as conn:
-        _refuse_early(target, conn)
         tables = _tables(conn)
+        if any(table.origin for table in tables):
+            _refuse_early(target, conn)
         if not owned.has_rows(conn, tables):
             return None
         if _is_resumed(conn, name) and not migrations.pending(target):
@@ -117,8 +119,7 @@ def before_migration(
 
 def _refuse_early(target: Database, conn: psycopg.Connection[Any]) -> None:
     """Refuse what the schema's upgrade would refuse, before a backup is made of it."""
-    given = consolidate.options({})
-    if not given.ignore and not migrations.is_applied(target, consolidate.REVISION):
+    if not migrations.is_applied(target, consolidate.REVISION):
         consolidate.check(conn)
 
 

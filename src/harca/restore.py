@@ -133,10 +133,11 @@ def _move_schema(
 
 
 def _are_kept_since(conn: psycopg.Connection[Any], contents: Contents) -> bool:
-    in_place = {(table.schema, table.name) for table in contents.tables if table.origin}
+    """Say whether an old table has been replaced by a view that was in its place then."""
     if conn.execute("SELECT to_regclass('legacy_tables')").fetchone() == (None,):
         return False
     kept = conn.execute(
         "SELECT schema_name, table_name FROM legacy_tables WHERE kept_in IS NOT NULL"
     ).fetchall()
-    return not in_place.isdisjoint(kept)
+    then = {(table.origin, table.name) for table in contents.tables if table.schema != table.origin}
+    return not then.issuperset(kept)

@@ -91,6 +91,7 @@ def test_a_first_load_makes_no_backup_and_a_later_one_does(
     assert saved.store["path"] == str(store)
 
 
+@pytest.mark.one_server
 def test_no_backup_is_made_where_none_is_wanted(tmp_path, loaded, store, database, run_harca):
     done = run_harca(
         "migrate", store, "--no-backup", "--max-rejects", "1", "--json", database=database
@@ -101,6 +102,7 @@ def test_no_backup_is_made_where_none_is_wanted(tmp_path, loaded, store, databas
     assert not (tmp_path / "harca-home" / "backups").exists()
 
 
+@pytest.mark.one_server
 def test_a_resumed_run_makes_no_other_backup(tmp_path, loaded, store, conn, database, run_harca):
     conn.execute("UPDATE load_runs SET status = 'loading'")  # as an interruption leaves it
 
@@ -142,6 +144,7 @@ def limited(arguments: list[str], database: Database) -> subprocess.CompletedPro
 # -- backup ----------------------------------------------------------------------------
 
 
+@pytest.mark.one_server
 def test_a_backup_is_for_its_owner_only_whatever_the_umask(tmp_path, loaded, database, method):
     before = os.umask(0o000)
     try:
@@ -263,6 +266,7 @@ def test_a_pg_dump_that_is_too_old_is_passed_over(tmp_path, monkeypatch):
     assert programs.find("pg_dump", at_least=999) is None
 
 
+@pytest.mark.one_server
 def test_where_pg_dump_fails_the_tables_are_copied(tmp_path, loaded, database, monkeypatch):
     broken = "[ \"$1\" = --version ] && echo 'x (PostgreSQL) 99.1' && exit\n"
     for name in ("pg_dump", "pg_restore"):
@@ -431,6 +435,7 @@ def test_indexes_are_valid_afterwards(tmp_path, database, conn, run_harca):
     assert [name for name, _ in indexes if "_ann_" in name] == done.indexes_built
 
 
+@pytest.mark.one_server
 def test_an_index_that_a_revision_made_is_made_again(tmp_path, loaded, conn, database):
     space = Space("test-model", 8, 20)
     wanted = indexes.SpaceIndex(indexes.index_name(space), space, "hnsw", "vector", {"m": 5})
@@ -450,6 +455,7 @@ def test_an_index_that_a_revision_made_is_made_again(tmp_path, loaded, conn, dat
 ANY_DIMENSION = "8b52e7a4c913"
 
 
+@pytest.mark.one_server
 def test_rows_of_an_older_schema_come_into_a_newer_one(tmp_path, empty_database, run_harca):
     migrations.move(empty_database, ANY_DIMENSION)
     with empty_database.connect() as conn:
@@ -471,6 +477,7 @@ def test_rows_of_an_older_schema_come_into_a_newer_one(tmp_path, empty_database,
         assert conn.execute("SELECT FROM load_runs").rowcount == 0
 
 
+@pytest.mark.one_server
 def test_an_older_schema_is_made_in_an_empty_database(
     tmp_path, database, empty_database, run_harca
 ):
@@ -533,6 +540,7 @@ def flipped(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
+@pytest.mark.one_server
 def test_rows_that_are_not_those_of_the_backup_are_rolled_back(made, conn, database, run_harca):
     conn.execute("DELETE FROM vector_embeddings WHERE id = 1")
     before = fingerprints(database)
@@ -555,6 +563,7 @@ def forge(folder: Path, table: str, **fields: str) -> None:
     path.write_text(json.dumps(raw), "utf-8")
 
 
+@pytest.mark.one_server
 def test_a_killed_restore_changes_nothing_and_can_be_run_again(made, conn, database):
     expected = fingerprints(database)
     conn.execute("DELETE FROM vector_embeddings WHERE id <= 10")

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from harca import migrations
 from harca.backup import back_up
 from harca.postgres.connect import Database
+from harca.postgres.connect import database as resolve_database
 from harca.postgres.dump import Method
 from harca.restore import restore
 from tests import legacy
@@ -113,12 +115,36 @@ def test_consolidated_tables_come_into_an_empty_database(
         assert len(mirrored(conn)) == len(before) + 1
 
 
-def test_tables_that_are_left_alone_are_not_backed_up(
-    tmp_path, old, app, empty_database, run_harca
+def test_tables_that_were_left_alone_are_put_back_in_their_place(
+    tmp_path, old, app, alembic, empty_database, run_harca
 ):
     store = write_store(tmp_path / "store", 3)
+    ignoring = {"HARCA_LEGACY": "ignore"}
+    first = run_harca("migrate", store, "--json", database=empty_database, **ignoring)
+    made = run_harca("backup", "--json", database=empty_database, **ignoring)
+    before = mirrored(app)
+    migrations.move(empty_database, migrations.BEFORE_TABLES)
+    alembic("upgrade", "head")
+    assert kinds(app)["embeddings"] == "v"
 
-    done = run_harca("migrate", store, "--json", database=empty_database, HARCA_LEGACY="ignore")
+    done = run_harca("restore", made.json["folder"], "--replace", database=empty_database)
 
+    assert first.code == 0, first.err
+    assert first.json["backup"] is None  # they are none of its business
     assert done.code == 0, done.err
-    assert done.json["backup"] is None
+    assert kinds(app) == {"embeddings": "r", "code_vectors": "r"}
+    assert {name: everything(app, name) for name in TABLES} == old
+    assert mirrored(app) == before
+
+
+def test_tables_of_another_role_are_refused_before_they_are_backed_up(
+    tmp_path, old, app, role, empty_database, run_harca
+):
+    store = write_store(tmp_path / "store", 3)
+    as_role = resolve_database(make_conninfo(empty_database.conninfo, user=role, password="p"))
+
+    done = run_harca("migrate", store, database=as_role)
+
+    assert done.code == 4
+    assert "public.embeddings belongs to" in done.err
+    assert not (tmp_path / "harca-home" / "backups").exists()
