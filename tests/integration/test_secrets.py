@@ -170,6 +170,11 @@ def test_no_command_that_succeeds_shows_the_password(
         codes[path] = ran.code
     for arguments in ALEMBIC:
         run("alembic", *arguments, **env).assert_no_canary()
+    kept = sorted((tmp_path / "harca-home" / "backups").iterdir())[-1]
+    for given in (url(secret_database), url(secret_database, password=f"wrong-{CANARY}")):
+        ran = run("harca", "restore", kept, "--replace", *more, HARCA_DATABASE_URL=given)
+        assert ran.code == (0 if given == url(secret_database) else 1), ran
+        ran.assert_no_canary()
     refused = {"harca migrate", "harca load"}  # a record was rejected; the table has none to load
     listed = {path: code for path, code in codes.items() if path in ARGUMENTS}
     assert {path for path, code in listed.items() if code} <= refused, codes
