@@ -6,16 +6,27 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import psycopg
 import pytest
 
-from harca.errors import Session, StoreBusy, TargetError
+from harca import retry
+from harca.errors import RunError, Session, StoreBusy, TargetError
+from harca.migrate import Unwatched, migrate
+from harca.options import LoadOptions
 from harca.postgres import lock
 from harca.postgres.connect import translated
 from harca.postgres.lock import INDEX_LOCK, OwnSessions, alone, lock_store, locked
 from tests.faults.proxy import Proxy
 from tests.stores import write_store
+
+BATCHES = LoadOptions(batch_rows=1)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    monkeypatch.setattr(retry, "PATIENCE", retry.Patience(first_pause_s=0.02))
 
 
 @pytest.fixture
@@ -141,6 +152,61 @@ def test_work_that_is_done_does_not_wait_for_the_network(database, monkeypatch):
         network.stall()
 
     assert looking() == []
+
+
+class Displaced(Unwatched):
+    """Loses the store's lock to another process, which migrates it, after the first batch."""
+
+    def __init__(self, store, database, conn, *, notices):
+        self.store, self.database, self.conn, self.notices = store, database, conn, notices
+        self.others = []
+
+    def step(self, done):
+        if self.others:
+            return
+        (key,) = self.conn.execute(lock._STORE_LOCK, [f"harca:{self.store}"]).fetchone()
+        self.conn.execute("SELECT pg_terminate_backend(%s, 60000)", [holder_of(self.conn, key)])
+        until = time.monotonic() + 60
+        while (
+            self.notices
+            and self.conn.execute(
+                "SELECT FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            ).rowcount
+        ):
+            assert time.monotonic() < until, "the connection that works is not cut"
+            time.sleep(0.01)
+        self.others.append(migrate(self.store, lambda: self.database, BATCHES))
+
+
+def holder_of(conn, key):
+    found = lock.holder(conn, key)
+    assert found is not None
+    return found.pid
+
+
+def test_who_has_lost_the_lock_unnoticed_does_not_write(store, database, conn, monkeypatch):
+    monkeypatch.setattr(lock, "looked_after", lambda locker, conn: nullcontext())
+    displaced = Displaced(store, database, conn, notices=False)
+
+    with pytest.raises(RunError, match="taken up by another process meanwhile"):
+        migrate(store, lambda: database, BATCHES, watcher=displaced)
+
+    assert [other.complete for other in displaced.others] == [True]
+    assert conn.execute("SELECT status, attempt, loaded FROM load_runs").fetchall() == [
+        ("verified", 2, 3)
+    ]
+
+
+def test_who_has_noticed_it_comes_after_the_other(store, database, conn):
+    displaced = Displaced(store, database, conn, notices=True)
+
+    done = migrate(store, lambda: database, BATCHES, watcher=displaced)
+
+    assert done.complete
+    assert [other.complete for other in displaced.others] == [True]
+    assert conn.execute("SELECT DISTINCT run_id FROM vector_embeddings").fetchall() == [(1,)]
+    assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (3,)
 
 
 def test_looking_after_a_lock_ends_with_the_work(database):
