@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 # Processes that share a server have databases of their own in it.
-_PREFIX = f"harca_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-_TEMPLATE = f"{_PREFIX}_template"
+PREFIX = f"harca_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+_TEMPLATE = f"{PREFIX}_template"
 _numbers = count(1)
 
 
@@ -131,17 +131,20 @@ def server(
 
 
 def _with_template(url: str) -> Iterator[str]:
-    _recreate(url, _TEMPLATE)
-    migrations.upgrade(resolve_database(_in_database(url, _TEMPLATE)))
+    recreate(url, _TEMPLATE)
+    migrations.upgrade(resolve_database(in_database(url, _TEMPLATE)))
     yield url
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
 
 
-def _recreate(url: str, name: str, *, template: str | None = None) -> None:
+def recreate(url: str, name: str, *, template: str | None = None, tablespace: str = "") -> None:
+    """Make a database anew on the server at *url*."""
     statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
         sql.Identifier(name), sql.Identifier(template or "template0")
     )
+    if tablespace:
+        statement += sql.SQL(" TABLESPACE {}").format(sql.Identifier(tablespace))
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
@@ -149,15 +152,16 @@ def _recreate(url: str, name: str, *, template: str | None = None) -> None:
         conn.execute(statement)
 
 
-def _in_database(url: str, name: str) -> str:
+def in_database(url: str, name: str) -> str:
+    """Return how the database *name* on the server at *url* is reached."""
     parts = psycopg.conninfo.conninfo_to_dict(url)
     return psycopg.conninfo.make_conninfo("", **{**parts, "dbname": name})
 
 
 def _fresh(server: str, *, template: str | None) -> Iterator[Database]:
-    name = f"{_PREFIX}_{next(_numbers)}"
-    _recreate(server, name, template=template)
-    yield resolve_database(_in_database(server, name))
+    name = f"{PREFIX}_{next(_numbers)}"
+    recreate(server, name, template=template)
+    yield resolve_database(in_database(server, name))
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -54,8 +54,11 @@ class Hold:
         backend: Process of the server that the connection is to, once it is held.
     """
 
-    def __init__(self, proxy: "Proxy", sent: bytes, how: How, nth: int) -> None:
-        self.proxy, self.sent, self.how, self.left = proxy, sent, how, nth
+    def __init__(
+        self, proxy: "Proxy", sent: bytes, how: How, *, nth: int, since: bytes = b""
+    ) -> None:
+        self.proxy, self.sent, self.how, self.left, self.since = proxy, sent, how, nth, since
+        self.counts_on: set[_End] = set()
         self.reached = threading.Event()
         self.end: _End | None = None
 
@@ -154,12 +157,15 @@ class Proxy:
         """Stall at them, which are held back until `restore`."""
         self._triggers.append((sent, self._stall))
 
-    def hold_at(self, sent: bytes, *, how: How = How.BEFORE, nth: int = 1) -> Hold:
+    def hold_at(
+        self, sent: bytes, *, how: How = How.BEFORE, nth: int = 1, since: bytes = b""
+    ) -> Hold:
         """Hold a connection the *nth* time that a client sends bytes that contain *sent*.
 
-        Others go on, and so does an end of this one: whoever is held sees it.
+        Counted from where that connection has sent *since*. Others go on, and an end of this
+        one is passed on.
         """
-        held = Hold(self, sent, how, nth)
+        held = Hold(self, sent, how, nth=nth, since=since)
         self._holds.append(held)
         return held
 
@@ -210,9 +216,11 @@ class Proxy:
         for end in list(self._ends):
             end.release()
 
-    def _held_at(self, data: bytes) -> Hold | None:
+    def _held_at(self, end: "_End", data: bytes) -> Hold | None:
         for hold in self._holds:
-            if hold.sent in data:
+            if hold.since in data:
+                hold.counts_on.add(end)
+            if hold.sent in data and end in hold.counts_on:
                 hold.left -= 1
                 if hold.left == 0:
                     self._holds.remove(hold)
@@ -264,7 +272,7 @@ class _End(asyncio.Protocol):
         if self.is_client:
             if (act := self.proxy._triggered(data)) is not None:
                 act()
-            if (hold := self.proxy._held_at(data)) is not None:
+            if (hold := self.proxy._held_at(self, data)) is not None:
                 data = self._begin(hold, data)
         else:
             self._note_backend(data)
