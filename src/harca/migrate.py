@@ -17,6 +17,7 @@ from harca.errors import (
     ConflictFound,
     NothingToVerify,
     NotVerified,
+    RowsChanged,
     SourceError,
     StoreBusy,
     counted,
@@ -312,9 +313,13 @@ def _load_and_prove(
     try:
         with translated(), locked(database, name, ours=store.sessions) as conn:
             return _load_alone(store, name, ahead, conn, options, watcher, reached)
-    except ConflictFound:
+    except ConflictFound as conflict:
         # "error" promises that nothing stays: the operator wants to choose first.
-        rollback.rollback(database, store.run_id)
+        try:
+            rollback.rollback(database, store.run_id)
+        except RowsChanged as changed:
+            changed.hint = f"The run stopped as {conflict}. {changed.hint}"
+            raise
         raise
 
 

@@ -278,7 +278,7 @@ def _rows_changed(would_be: RolledBack, *, by_revision: bool) -> RowsChanged:
     return RowsChanged(
         would_be.run_id,
         [str(change) for change in would_be.changed],
-        option="-x changed=" if by_revision else "--changed ",
+        option="-x changed=" if by_revision else f"harca rollback {would_be.run_id} --changed ",
         changed=[change.as_dict() for change in would_be.changed],
     )
 

@@ -16,6 +16,10 @@ from tests.stores import record, write_record, write_store
 pytestmark = pytest.mark.one_server
 
 OLD, NEW = "2025-01-01T00:00:00.000Z", "2025-02-01T00:00:00.000Z"
+WAITING = (
+    "SELECT FROM pg_stat_activity WHERE query ~ 'FOR UPDATE' AND wait_event_type = 'Lock' "
+    "AND datname = current_database()"
+)
 NEEDLESS = "vector_embeddings_ann_needless_idx"
 
 
@@ -167,8 +171,8 @@ def test_a_refusal_lists_some_and_all_of_them_in_json(tmp_path, conn, database, 
     assert done.code == 4
     assert "12 rows of run 1 changed since loading: " in done.err
     assert done.err.count("(edited)") == 8
-    assert "`--changed keep`" in done.err
-    assert "`--changed delete`" in done.err
+    assert "`harca rollback 1 --changed keep`" in done.err
+    assert "`harca rollback 1 --changed delete`" in done.err
     assert len(done.json["changed"]) == 12
     assert set(done.json["changed"][0]) == {"key", "change", "changed_at", "overwritten_by"}
 
@@ -232,10 +236,7 @@ def test_a_rollback_waits_for_a_change_that_is_under_way(tmp_path, conn, databas
         with application.transaction():
             application.execute("UPDATE vector_embeddings SET content = 'theirs ' || id")
             going_on = other.submit(rollback, database, 1)
-            wait_until(
-                conn,
-                "SELECT FROM pg_stat_activity WHERE query ~ 'FOR UPDATE$' AND state = 'active'",
-            )
+            wait_until(conn, WAITING)
         refused = going_on.exception(60)
 
     assert "3 rows of run 1 changed since loading" in str(refused)
@@ -256,10 +257,7 @@ def test_a_batch_that_is_committed_meanwhile_is_taken_back_too(tmp_path, conn, d
         with loader.transaction():  # a loader whose lock the server has ended
             loader.execute("SELECT FROM load_runs WHERE run_id = 1 FOR SHARE")
             going_on = other.submit(rollback, database, 1)
-            wait_until(
-                conn,
-                "SELECT FROM pg_stat_activity WHERE query ~ 'FOR UPDATE$' AND state = 'active'",
-            )
+            wait_until(conn, WAITING)
             loader.execute(
                 "INSERT INTO vector_embeddings (content, embedding, metadata, model_id, "
                 "updated_at, store, store_key, run_id) SELECT 'late', '[1]', '{}', 'm', "
@@ -436,3 +434,27 @@ def test_a_dry_run_of_a_run_taken_back_says_so(tmp_path, database, run_harca):
     assert dry.code == 0
     assert dry.json["before"]
     assert (last.code, last.err.splitlines()[0]) == (1, "error: there is no run to take back")
+
+
+def test_a_conflict_in_a_run_whose_rows_were_changed_names_both(
+    tmp_path, conn, database, run_harca
+):
+    for folder, vector in (("a", [1.0]), ("b", [2.0])):
+        write_record(tmp_path / "store" / folder, record("key", vector))
+    conn.execute(
+        "CREATE FUNCTION edit() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN UPDATE vector_embeddings SET content = ''theirs''; RETURN NULL; END'"
+    )
+    conn.execute(
+        "CREATE TRIGGER edit AFTER INSERT ON load_batches FOR EACH ROW EXECUTE FUNCTION edit()"
+    )
+
+    done = run_harca(
+        "migrate", tmp_path / "store", "--on-conflict", "error", "--batch-rows", "1",
+        database=database,
+    )  # fmt: skip
+
+    assert done.code == 4
+    assert "1 row of run 1 changed since loading" in done.err
+    assert "The run stopped as key " in done.err
+    assert "`harca rollback 1 --changed keep`" in done.err

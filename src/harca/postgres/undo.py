@@ -74,7 +74,11 @@ def prepare(conn: psycopg.Connection[Any], run: Mapping[str, Any], *, discard: b
     Belongs into the same transaction.
     """
     # Rows that are being changed now are waited for, and then seen as changed.
-    conn.execute("SELECT FROM vector_embeddings WHERE run_id = %(run_id)s FOR UPDATE", run)
+    conn.execute(
+        "SELECT count(*) FROM "
+        "(SELECT FROM vector_embeddings WHERE run_id = %(run_id)s FOR UPDATE) held",
+        run,
+    )
     conn.execute(
         f"CREATE TEMP TABLE harca_rollback ON COMMIT DROP AS {query('rollback_plan')}", run
     )
@@ -95,7 +99,7 @@ def carry_out(
     """
     if undoing.changes and not discard:
         for step in ("keep_rows", "keep_dates", "keep_overwritten", "detach"):
-            conn.execute(query(f"rollback_{step}"))
+            conn.execute(query(f"rollback_{step}"), run)
         conn.execute("DELETE FROM harca_rollback WHERE change IS NOT NULL")
     conn.execute(query("rollback_clear_places"))
     deleted = conn.execute(query("rollback_delete_rows")).rowcount
