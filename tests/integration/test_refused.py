@@ -11,6 +11,7 @@ from tests.stores import record, write_record, write_store
 
 pytestmark = pytest.mark.one_server
 
+
 OLD, NEW = "2025-01-01T00:00:00.000Z", "2025-06-01T00:00:00.000Z"
 
 
@@ -72,8 +73,8 @@ RULES = {
 NO_BAD = "ALTER TABLE vector_embeddings ADD CONSTRAINT no_bad CHECK (content NOT LIKE 'bad%')"
 
 
-def listed(run_harca, database):
-    return run_harca("rejections", "list", "--json", database=database).json["rejections"]
+def listed(run_unbacked, database):
+    return run_unbacked("rejections", "list", "--json", database=database).json["rejections"]
 
 
 def contents(conn):
@@ -81,7 +82,7 @@ def contents(conn):
 
 
 def test_what_is_against_a_rule_is_rejected_and_the_rest_goes_in(
-    tmp_path, database, conn, run_harca
+    tmp_path, database, conn, run_unbacked
 ):
     for rule, _ in RULES.values():
         conn.execute(rule)
@@ -91,14 +92,14 @@ def test_what_is_against_a_rule_is_rejected_and_the_rest_goes_in(
         for word in RULES
     }
 
-    done = run_harca("migrate", store, "--json", "--batch-rows", "12", database=database)
+    done = run_unbacked("migrate", store, "--json", "--batch-rows", "12", database=database)
 
     assert done.code == 3, done.err
     counts = {name: done.json[name] for name in ("read", "loaded", "rejected", "verified")}
     assert counts == {"read": 28, "loaded": 20, "rejected": len(RULES), "verified": True}
     assert done.json["reasons"] == {"refused-by-server": len(RULES)}
     assert not contents(conn) & set(RULES)
-    assert {(row["origin"], row["detail"]) for row in listed(run_harca, database)} == {
+    assert {(row["origin"], row["detail"]) for row in listed(run_unbacked, database)} == {
         (f"a/{paths[word].name}", detail) for word, (_, detail) in RULES.items()
     }
     payloads = [
@@ -108,26 +109,26 @@ def test_what_is_against_a_rule_is_rejected_and_the_rest_goes_in(
         record_key("test-model", word): word for word in RULES
     }
     assert all(line["embedding"][0] == 0.5 for line in payloads)
-    found = run_harca("verify", store, database=database)
+    found = run_unbacked("verify", store, database=database)
     assert found.code == 0, found.err
     assert f"{len(RULES)} records rejected, in no row" in found.out
 
 
-def test_what_was_refused_can_be_migrated_from_what_is_kept(tmp_path, database, conn, run_harca):
+def test_what_was_refused_can_be_migrated_from_what_is_kept(tmp_path, database, conn, run_unbacked):
     conn.execute(NO_BAD)
     store = write_store(tmp_path / "store", 3)
     for number in range(2):
         value = record(f"bad {number}", [0.1, 1e-30], metadata={"n": [1e23, {"é": None}]})
         write_record(store / "a", value)
-    run_harca("migrate", store, database=database)
-    run_harca("rejections", "export", tmp_path / "out", database=database)
+    run_unbacked("migrate", store, database=database)
+    run_unbacked("rejections", "export", tmp_path / "out", database=database)
     conn.execute("ALTER TABLE vector_embeddings DROP CONSTRAINT no_bad")
     kept = tmp_path / "kept.jsonl"
     payloads = sorted((tmp_path / "out").glob("*.payload"))
     kept.write_bytes(b"".join(path.read_bytes() + b"\n" for path in payloads))
 
-    from_kept = run_harca("migrate", kept, "--name", "kept", "--json", database=database)
-    whole = run_harca("migrate", store, database=database)
+    from_kept = run_unbacked("migrate", kept, "--name", "kept", "--json", database=database)
+    whole = run_unbacked("migrate", store, database=database)
 
     assert (from_kept.code, from_kept.json["loaded"], whole.code) == (0, 2, 0), from_kept.err
     twice = conn.execute(
@@ -142,14 +143,14 @@ def test_what_was_refused_can_be_migrated_from_what_is_kept(tmp_path, database, 
     [{0}, {19}, {3, 4, 11}, set(range(20))],
     ids=["first", "last", "some", "all"],
 )
-def test_each_of_several_is_found(bad, tmp_path, database, conn, run_harca):
+def test_each_of_several_is_found(bad, tmp_path, database, conn, run_unbacked):
     conn.execute(NO_BAD)
     for number in range(20):
         write_record(
             tmp_path / "store", record(f"{'bad' if number in bad else 'good'} {number}", [1.0, 2.0])
         )
 
-    done = run_harca("migrate", tmp_path / "store", "--json", database=database)
+    done = run_unbacked("migrate", tmp_path / "store", "--json", database=database)
 
     assert done.code == 3, done.err
     assert (done.json["loaded"], done.json["rejected"]) == (20 - len(bad), len(bad))
@@ -158,28 +159,30 @@ def test_each_of_several_is_found(bad, tmp_path, database, conn, run_harca):
 
 
 @pytest.mark.parametrize("refused", ["by the server", "as they are no records"])
-def test_a_load_of_which_nothing_is_in_is_no_success(refused, tmp_path, database, conn, run_harca):
+def test_a_load_of_which_nothing_is_in_is_no_success(
+    refused, tmp_path, database, conn, run_unbacked
+):
     conn.execute(NO_BAD)
     vector = [1.0] if refused == "by the server" else [None]
     for number in range(3):
         write_record(tmp_path / "store", record(f"bad {number}", vector))
 
-    done = run_harca("migrate", tmp_path / "store", "--max-rejects", "3", database=database)
-    verified = run_harca("verify", tmp_path / "store", database=database)
+    done = run_unbacked("migrate", tmp_path / "store", "--max-rejects", "3", database=database)
+    verified = run_unbacked("verify", tmp_path / "store", database=database)
 
     assert (done.code, verified.code) == (3, 3)
     assert "read 3 = 0 loaded + 0 unchanged + 0 superseded + 3 rejected" in done.out
     assert "records that are not rejected: expected 1 or more, found 0" in verified.out
 
 
-def test_what_was_refused_goes_in_when_the_rule_is_gone(tmp_path, database, conn, run_harca):
+def test_what_was_refused_goes_in_when_the_rule_is_gone(tmp_path, database, conn, run_unbacked):
     conn.execute(NO_BAD)
     store = write_store(tmp_path / "store", 5)
     write_record(store, record("bad", [1.0, 2.0]))
-    run_harca("migrate", store, database=database)
+    run_unbacked("migrate", store, database=database)
     conn.execute("ALTER TABLE vector_embeddings DROP CONSTRAINT no_bad")
 
-    done = run_harca("migrate", store, "--json", database=database)
+    done = run_unbacked("migrate", store, "--json", database=database)
 
     assert done.code == 0, done.err
     assert (done.json["loaded"], done.json["unchanged"], done.json["rejected"]) == (1, 5, 0)
@@ -196,19 +199,19 @@ def write_lines(path, *lines):
 KEYED = ("--id-field", "id", "--created-field", "created_at", "--json")
 
 
-def test_a_row_stays_when_its_new_contents_are_refused(tmp_path, database, conn, run_harca):
+def test_a_row_stays_when_its_new_contents_are_refused(tmp_path, database, conn, run_unbacked):
     for rule in ("check", "skipped", "late"):
         conn.execute(RULES[rule][0])
     others = [(f"k{number}", "other", OLD) for number in range(5)]
     store = write_lines(
         tmp_path / "store.jsonl", *others, *((key, "good", OLD) for key in ("a", "b", "c"))
     )
-    run_harca("migrate", store, *KEYED, database=database)
+    run_unbacked("migrate", store, *KEYED, database=database)
     before = conn.execute("SELECT v::text FROM vector_embeddings v ORDER BY id").fetchall()
     write_lines(store, *others, ("a", "check", NEW), ("b", "skipped", NEW), ("c", "late", NEW))
 
-    done = run_harca("migrate", store, *KEYED, database=database)
-    again = run_harca("migrate", store, *KEYED[:-1], database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
+    again = run_unbacked("migrate", store, *KEYED[:-1], database=database)
 
     assert done.code == 3, done.err
     assert (done.json["loaded"], done.json["rejected"], done.json["outlived"]) == (0, 3, 3)
@@ -216,55 +219,55 @@ def test_a_row_stays_when_its_new_contents_are_refused(tmp_path, database, conn,
     assert conn.execute("SELECT v::text FROM vector_embeddings v ORDER BY id").fetchall() == before
     assert again.code == 3, again.err
     assert "3 rows of earlier runs stay, as the server refused their new contents" in again.out
-    assert run_harca("verify", store, database=database).code == 0
+    assert run_unbacked("verify", store, database=database).code == 0
     conn.execute("UPDATE vector_embeddings SET embedding = '[9]' WHERE store_key = 'a'")
-    found = run_harca("verify", store, database=database)
+    found = run_unbacked("verify", store, database=database)
     assert found.code == 3, found.err
     assert "rows kept from earlier runs" in found.out
 
 
 @pytest.mark.parametrize("rows", ["1", "3", "100"])
 def test_what_would_have_lost_against_a_refused_record_goes_in(
-    rows, tmp_path, database, conn, run_harca
+    rows, tmp_path, database, conn, run_unbacked
 ):
     conn.execute(NO_BAD)
     store = write_lines(
         tmp_path / "store.jsonl", ("c", "before", "2024-01-01"), ("d", "before", "2024-01-01")
     )
-    run_harca("migrate", store, *KEYED, database=database)
+    run_unbacked("migrate", store, *KEYED, database=database)
     older = [(key, f"older {key}", OLD) for key in "abcd"]
     newer = [(key, "bad", NEW) for key in "abcd"]
     write_lines(store, older[0], newer[0], newer[1], older[1], older[2], *newer[2:], older[3])
 
-    done = run_harca("migrate", store, *KEYED, "--batch-rows", rows, database=database)
+    done = run_unbacked("migrate", store, *KEYED, "--batch-rows", rows, database=database)
 
     assert done.code == 3, done.err
     assert done.json["verified"] is True
     assert (done.json["rejected"], done.json["superseded"], done.json["outlived"]) == (4, 0, 0)
     assert contents(conn) == {text for _, text, _ in older}
-    assert run_harca("verify", store, database=database).code == 0
+    assert run_unbacked("verify", store, database=database).code == 0
 
 
-def test_a_record_that_lost_and_is_refused_is_rejected(tmp_path, database, conn, run_harca):
+def test_a_record_that_lost_and_is_refused_is_rejected(tmp_path, database, conn, run_unbacked):
     conn.execute("ALTER TABLE superseded ADD CHECK (content NOT LIKE '%bad%')")
     store = write_lines(
         tmp_path / "store.jsonl", ("k", "bad", OLD), ("k", "good", NEW), ("l", "good", NEW)
     )
 
-    done = run_harca("migrate", store, *KEYED, database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
 
     assert done.code == 3, done.err
     assert (done.json["loaded"], done.json["superseded"], done.json["rejected"]) == (2, 0, 1)
     assert done.json["verified"] is True
 
 
-def test_a_row_that_could_not_be_kept_is_not_replaced(tmp_path, database, conn, run_harca):
+def test_a_row_that_could_not_be_kept_is_not_replaced(tmp_path, database, conn, run_unbacked):
     store = write_lines(tmp_path / "store.jsonl", ("k", "bad", OLD), ("l", "good", NEW))
-    run_harca("migrate", store, *KEYED, database=database)
+    run_unbacked("migrate", store, *KEYED, database=database)
     conn.execute("ALTER TABLE superseded ADD CHECK (content NOT LIKE '%bad%')")
     write_lines(store, ("k", "better", NEW), ("l", "good", NEW))
 
-    done = run_harca("migrate", store, *KEYED, database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
 
     assert done.code == 3, done.err
     assert (done.json["unchanged"], done.json["rejected"], done.json["outlived"]) == (1, 1, 1)
@@ -272,31 +275,33 @@ def test_a_row_that_could_not_be_kept_is_not_replaced(tmp_path, database, conn, 
     assert contents(conn) == {"bad", "good"}
 
 
-def test_of_two_records_that_exclude_each_other_one_goes_in(tmp_path, database, conn, run_harca):
+def test_of_two_records_that_exclude_each_other_one_goes_in(tmp_path, database, conn, run_unbacked):
     conn.execute("CREATE UNIQUE INDEX ON vector_embeddings (content)")
     store = write_lines(
         tmp_path / "store.jsonl",
         *((f"k{number}", f"text {number % 4}", OLD) for number in range(9)),
     )
 
-    done = run_harca("migrate", store, *KEYED, database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
 
     assert done.code == 3, done.err
     assert (done.json["loaded"], done.json["rejected"]) == (4, 5)
     assert done.json["verified"] is True
-    assert {row["detail"] for row in listed(run_harca, database)} == {
+    assert {row["detail"] for row in listed(run_unbacked, database)} == {
         '23505: duplicate key value violates unique constraint "vector_embeddings_content_idx"'
     }
 
 
-def test_contents_that_are_exchanged_go_in_one_after_the_other(tmp_path, database, conn, run_harca):
+def test_contents_that_are_exchanged_go_in_one_after_the_other(
+    tmp_path, database, conn, run_unbacked
+):
     conn.execute("CREATE UNIQUE INDEX ON vector_embeddings (content)")
     store = write_lines(tmp_path / "store.jsonl", *((key, key, OLD) for key in "abcd"))
-    run_harca("migrate", store, *KEYED, database=database)
+    run_unbacked("migrate", store, *KEYED, database=database)
     # Each takes what the next one has: possible from the end on only.
     write_lines(store, *((key, chr(ord(key) + 1), NEW) for key in "dcba"))
 
-    done = run_harca("migrate", store, *KEYED, database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
 
     assert done.code == 0, done.err
     assert done.json["loaded"] == 4
@@ -306,7 +311,7 @@ def test_contents_that_are_exchanged_go_in_one_after_the_other(tmp_path, databas
     ("columns", "field"), [("metadata", "note"), ("content", "text"), ("store_key, content", "id")]
 )
 def test_what_no_index_entry_can_hold_is_rejected(
-    columns, field, tmp_path, database, conn, run_harca
+    columns, field, tmp_path, database, conn, run_unbacked
 ):
     conn.execute(f"CREATE INDEX ON vector_embeddings ({columns})")
     dice = random.Random(1)  # what repeats would be compressed
@@ -318,25 +323,25 @@ def test_what_no_index_entry_can_hold_is_rejected(
     good = {"id": "good", "text": "short", "embedding": [1.0]}
     store.write_text("".join(json.dumps(value) + "\n" for value in (good, bad)))
 
-    done = run_harca("migrate", store, "--id-field", "id", "--json", database=database)
+    done = run_unbacked("migrate", store, "--id-field", "id", "--json", database=database)
 
     assert done.code == 3, done.err
     assert done.json["verified"] is True
     assert (done.json["loaded"], done.json["reasons"]) == (1, {"refused-by-server": 1})
-    assert listed(run_harca, database)[0]["detail"].startswith("54000: index row size")
+    assert listed(run_unbacked, database)[0]["detail"].startswith("54000: index row size")
 
 
-def test_refusals_count_against_max_rejects(tmp_path, database, conn, run_harca):
+def test_refusals_count_against_max_rejects(tmp_path, database, conn, run_unbacked):
     conn.execute(NO_BAD)
     store = write_lines(
         tmp_path / "store.jsonl",
         *((f"k{number}", "bad" if number in (2, 5) else "good", OLD) for number in range(50)),
     )
 
-    few = run_harca(
+    few = run_unbacked(
         "migrate", store, *KEYED, "--max-rejects", "1", "--batch-rows", "5", database=database
     )
-    enough = run_harca("migrate", store, *KEYED, "--max-rejects", "2", database=database)
+    enough = run_unbacked("migrate", store, *KEYED, "--max-rejects", "2", database=database)
 
     assert few.code == 1, few.out
     assert (
@@ -344,21 +349,21 @@ def test_refusals_count_against_max_rejects(tmp_path, database, conn, run_harca)
     )
     assert enough.code == 0, enough.err
     assert enough.json["rejected"] == 2
-    assert len(listed(run_harca, database)) == 2
+    assert len(listed(run_unbacked, database)) == 2
 
 
 def test_what_an_earlier_attempt_was_refused_is_forgotten_once_it_is_in(
-    tmp_path, database, conn, run_harca
+    tmp_path, database, conn, run_unbacked
 ):
     conn.execute(NO_BAD)
     store = write_lines(
         tmp_path / "store.jsonl", ("a", "bad", OLD), ("b", "bad", OLD), ("c", "good", OLD)
     )
-    run_harca("migrate", store, *KEYED, "--max-rejects", "0", database=database)
+    run_unbacked("migrate", store, *KEYED, "--max-rejects", "0", database=database)
     conn.execute("ALTER TABLE vector_embeddings DROP CONSTRAINT no_bad")
     write_lines(store, ("a", "bad", OLD), ("c", "good", OLD))
 
-    done = run_harca("migrate", store, *KEYED, database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
 
     assert done.code == 0, done.err
     assert done.json["resumed"] is True
@@ -366,17 +371,17 @@ def test_what_an_earlier_attempt_was_refused_is_forgotten_once_it_is_in(
     assert json.loads(left[0])["store_key"] == "b"  # the only copy
 
 
-def test_a_difference_is_told_from_what_was_refused(tmp_path, database, conn, run_harca):
+def test_a_difference_is_told_from_what_was_refused(tmp_path, database, conn, run_unbacked):
     conn.execute(NO_BAD)
     # Enough for each of the fingerprint's parts to have some of both.
     store = write_lines(
         tmp_path / "store.jsonl",
         *(
             (f"k{number}", f"{'bad' if number % 2 else 'good'} {number}", OLD)
-            for number in range(900)
+            for number in range(300)
         ),
     )
-    run_harca("migrate", store, *KEYED, database=database)
+    run_unbacked("migrate", store, *KEYED, database=database)
     conn.execute("DELETE FROM vector_embeddings WHERE store_key = 'k10'")
     conn.execute("UPDATE vector_embeddings SET content = 'x' WHERE store_key = 'k20'")
     conn.execute("DELETE FROM rejections WHERE convert_from(payload, 'UTF8') LIKE '%\"k31\"%'")
@@ -385,7 +390,7 @@ def test_a_difference_is_told_from_what_was_refused(tmp_path, database, conn, ru
         "WHERE convert_from(payload, 'UTF8') LIKE '%\"k41\"%'"
     )
 
-    found = run_harca("verify", store, "--json", database=database)
+    found = run_unbacked("verify", store, "--json", database=database)
 
     assert found.code == 3, found.err
     assert {one["store_key"]: one["difference"] for one in found.json["mismatches"]} == {
@@ -393,7 +398,7 @@ def test_a_difference_is_told_from_what_was_refused(tmp_path, database, conn, ru
     }  # fmt: skip
 
 
-def test_trouble_with_everything_rejects_nothing(tmp_path, database, conn, run_harca):
+def test_trouble_with_everything_rejects_nothing(tmp_path, database, conn, run_unbacked):
     store = write_lines(tmp_path / "store.jsonl", ("a", "good", OLD), ("b", "bad", OLD))
     troubles = (
         "RAISE 'a right is missing' USING ERRCODE = '42501'",
@@ -405,26 +410,26 @@ def test_trouble_with_everything_rejects_nothing(tmp_path, database, conn, run_h
         conn.execute("DROP FUNCTION IF EXISTS on_bad CASCADE")
         conn.execute(trigger(trouble))
 
-        done = run_harca("migrate", store, *KEYED, database=database)
+        done = run_unbacked("migrate", store, *KEYED, database=database)
 
         assert done.code == 1, done.out
         assert "PostgreSQL: " in done.err
         assert contents(conn) == set()
-        assert listed(run_harca, database) == []
+        assert listed(run_unbacked, database) == []
     conn.execute("DROP FUNCTION on_bad CASCADE")
-    again = run_harca("migrate", store, *KEYED, database=database)
+    again = run_unbacked("migrate", store, *KEYED, database=database)
     assert again.code == 0, again.err
     assert again.json["resumed"] is True
 
 
 def test_a_list_of_rejections_that_takes_nothing_stops_the_load(
-    tmp_path, database, conn, run_harca
+    tmp_path, database, conn, run_unbacked
 ):
     conn.execute(NO_BAD)
     conn.execute("ALTER TABLE rejections ADD CHECK (reason <> 'refused-by-server')")
     store = write_lines(tmp_path / "store.jsonl", ("a", "good", OLD), ("b", "bad", OLD))
 
-    done = run_harca("migrate", store, *KEYED, database=database)
+    done = run_unbacked("migrate", store, *KEYED, database=database)
 
     assert done.code == 1, done.out
     assert 'new row for relation "rejections"' in done.err
@@ -445,7 +450,7 @@ def test_a_data_revision_is_not_stamped_over_refusals(tmp_path, database, conn, 
     assert accepted.code == 0, accepted.err
 
 
-def test_odd_characters_in_what_is_refused_are_kept(tmp_path, database, conn, run_harca):
+def test_odd_characters_in_what_is_refused_are_kept(tmp_path, database, conn, run_unbacked):
     conn.execute(trigger("RAISE 'not %, please', NEW.content"))
     folder = tmp_path / os.fsdecode(b"st\xffore")
     text = "bad \u0001 \u2028 \U0001f600 \ufffe \\u0000"
@@ -456,13 +461,13 @@ def test_odd_characters_in_what_is_refused_are_kept(tmp_path, database, conn, ru
     write_record(folder, record("bad \ud800", [1.0]))
     write_record(folder, record("good", [1.0]))
 
-    done = run_harca("migrate", folder, "--json", "--name", "odd", database=database)
+    done = run_unbacked("migrate", folder, "--json", "--name", "odd", database=database)
 
     assert done.code == 3, done.err
     assert done.json["verified"] is True
     assert done.json["reasons"] == {
         "refused-by-server": 1, "nul-in-text": 1, "lone-surrogate": 1,
     }  # fmt: skip
-    (one,) = (row for row in listed(run_harca, database) if row["reason"] == "refused-by-server")
+    (one,) = (row for row in listed(run_unbacked, database) if row["reason"] == "refused-by-server")
     assert one["detail"] == f"P0001: not {text}, please"
-    assert run_harca("verify", folder, "--name", "odd", database=database).code == 0
+    assert run_unbacked("verify", folder, "--name", "odd", database=database).code == 0
