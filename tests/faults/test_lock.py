@@ -57,11 +57,13 @@ def other_user(database):
 
 
 def test_the_lock_is_that_of_its_database(store, database, empty_database):
-    with database.connect() as here, empty_database.connect() as there, there.cursor() as cursor:
+    with database.connect() as here, empty_database.connect() as there:
         lock_store(here, str(store))
-        lock_store(there, str(store))
+        (key,) = next(there.execute(lock._STORE_LOCK, [f"harca:{store}"]))
 
-        assert cursor.execute("SELECT 1").fetchone() == (1,)
+        assert lock.holder(there, key) is None  # although the server lists all databases' locks
+        lock_store(there, str(store))
+        assert holder_of(there, key) == there.info.backend_pid
 
 
 def test_a_session_of_our_own_that_was_lost_is_ended(store, database):
