@@ -13,18 +13,22 @@ WITH entries AS (
     WHERE s.run_id = %(run_id)s AND s.kind <> 'overwritten'
         AND s.attempt = (SELECT attempt FROM load_runs WHERE run_id = %(run_id)s)
 ),
-hashed AS (
+-- Grouping sets at once would keep the server from working in parallel.
+pairs AS (
     SELECT
-        get_byte(digest, 0) AS bucket, get_byte(label, 0) AS label_bucket,
-        ('x' || encode(substr(digest, 2, 8), 'hex'))::bit(64)::bigint AS part,
-        ('x' || encode(substr(label, 2, 8), 'hex'))::bit(64)::bigint AS label_part
+        get_byte(digest, 0) AS bucket,
+        get_byte(label, 0) %% 16 AS label_bucket,
+        count(*) AS count,
+        sum(('x' || encode(substr(digest, 2, 8), 'hex'))::bit(64)::bigint) AS total,
+        sum(('x' || encode(substr(label, 2, 8), 'hex'))::bit(64)::bigint) AS label_total
     FROM entries
+    GROUP BY 1, 2
 )
 SELECT
     coalesce(bucket, label_bucket) AS bucket,
-    count(*) AS count,
-    CASE WHEN bucket IS NULL THEN sum(label_part) ELSE sum(part) END AS total,
+    sum(count)::bigint AS count,
+    CASE WHEN bucket IS NULL THEN sum(label_total) ELSE sum(total) END AS total,
     bucket IS NULL AS is_label
-FROM hashed
+FROM pairs
 GROUP BY GROUPING SETS ((bucket), (label_bucket))
 HAVING coalesce(bucket, label_bucket) IS NOT NULL

@@ -10,7 +10,7 @@ WITH rows_and_losers AS (
         r.options ->> 'source' AS told_source,
         r.store IS DISTINCT FROM v.store OR r.status = 'rolled back' AS is_astray,
         v.updated_at IS DISTINCT FROM r.started_at AS is_edited,
-        get_byte({label_hash}, 0) AS label_bucket
+        get_byte({label_hash}, 0) %% 16 AS label_bucket
     FROM vector_embeddings v
     LEFT JOIN load_runs r USING (run_id)
     WHERE v.store = %(store)s AND NOT {outlived}
