@@ -35,6 +35,7 @@ class Fault(StrEnum):
     LEFT_BEHIND = "killed behind a stalled network"
     LOCKED = "lock held"
     FULL = "disk full"
+    NO_ROOM = "no room for the backup"
 
 
 @dataclass
@@ -142,6 +143,7 @@ _INJECTIONS: dict[Fault, Callable[[Scene], Ran]] = {
     Fault.LEFT_BEHIND: _left_behind,
     Fault.LOCKED: _locked,
     Fault.FULL: _full,
+    Fault.NO_ROOM: _full,
 }
 
 

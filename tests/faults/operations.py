@@ -10,6 +10,8 @@ from tests.stores import record, write_record
 STORE = "production"
 OLD, NEW = "2025-01-01T00:00:00.000Z", "2025-06-01T00:00:00.000Z"
 RECORDS = 60
+SAVED, KEPT = "saved", "kept"  # folders that backups are made in
+BACKED_UP = "the backup in kept"  # stands for its folder, whose name has the time in it
 _WIDE = 1536  # has an index however few rows there are
 
 _INI = str(ROOT / "alembic.ini")
@@ -229,4 +231,42 @@ UP = Operation(
     verified="before",
 )
 
-OPERATIONS = (MIGRATE, RELOAD, ROLLBACK, LOAD, UNLOAD, DOWN, UP)
+_SNAPSHOT = b"pg_export_snapshot"
+_TABLE = b"TO stdout"  # pg_dump's word; harca's own is in capitals
+_DIGESTS = b"digests\nGROUP BY bucket"
+
+BACKUP = Operation(
+    "backup",
+    before=(MIGRATE.command,),
+    command=("harca", "backup", "--backup-dir", SAVED),
+    points=(
+        Point("before the snapshot", _SNAPSHOT),
+        Point("in the snapshot", _SNAPSHOT, How.AFTER),
+        Point("before a table", _TABLE),
+        Point("in a table", _TABLE, How.AFTER, nth=3),
+        Point("in a later table", _TABLE, How.AFTER, nth=5),
+        Point("before a fingerprint", _DIGESTS),
+        Point("after a fingerprint", _DIGESTS, How.AFTER, nth=4),
+        Point("before the stores", b"SELECT DISTINCT store FROM load_runs"),
+        Point("before the snapshot ends", b"COMMIT", since=_SNAPSHOT),
+        Point("after the snapshot", b"COMMIT", How.AFTER, since=_SNAPSHOT, crucial=True),
+    ),
+    verified="before",
+)
+
+RESTORE = Operation(
+    "restore",
+    before=(MIGRATE.command, ("harca", "backup", "--backup-dir", KEPT), RELOAD.command),
+    command=("harca", "restore", BACKED_UP, "--replace"),
+    points=(
+        Point("before the lock", b"LOCK TABLE"),
+        Point("before rows go", b"TRUNCATE"),
+        Point("in COPY", b"text number 003", How.WITHIN, since=b"TRUNCATE"),
+        Point("before commit", b"COMMIT", since=b"TRUNCATE"),
+        Point("in commit", b"COMMIT", How.AFTER, since=b"TRUNCATE", crucial=True),
+        Point("at ANALYZE", b"ANALYZE vector_embeddings", since=b"TRUNCATE"),
+    ),
+    verified="before",
+)
+
+OPERATIONS = (MIGRATE, RELOAD, ROLLBACK, LOAD, UNLOAD, DOWN, UP, BACKUP, RESTORE)

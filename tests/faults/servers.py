@@ -77,7 +77,7 @@ def own_server(folder: Path) -> Iterator[OwnServer]:
 
 
 class SmallDisk:
-    """A disk of the server's, for a tablespace."""
+    """A disk that can be full."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -99,10 +99,9 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(server: OwnServer, folder: Path, *, megabytes: int) -> Iterator[SmallDisk]:
-    """Give *server* a disk in memory, mounted at *folder*; skip where that is not allowed."""
-    folder.mkdir()
-    owner = server.owner
+def small_disk(owner: os.stat_result, folder: Path, *, megabytes: int) -> Iterator[SmallDisk]:
+    """Give a disk in memory, mounted at *folder*; skip where that is not allowed."""
+    folder.mkdir(exist_ok=True)
     options = f"size={megabytes}m,mode=700,uid={owner.st_uid},gid={owner.st_gid}"
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],

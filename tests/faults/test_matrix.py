@@ -6,6 +6,7 @@ run again, the store is verified, and the database compared with one where nothi
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,21 +17,31 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from harca import migrations
+from harca import backup_folder, migrations
 from harca.postgres.connect import Database
 from harca.postgres.connect import database as resolve_database
 from tests.conftest import PREFIX, Ran, in_database, recreate
 from tests.faults import operations
 from tests.faults.forked import Command, ForkServer
 from tests.faults.injections import Fault, Scene, holding_table, inflict, until, waiting
-from tests.faults.operations import OPERATIONS, STORE, Operation, Point
+from tests.faults.operations import (
+    BACKED_UP,
+    BACKUP,
+    KEPT,
+    OPERATIONS,
+    RECORDS,
+    SAVED,
+    STORE,
+    Operation,
+    Point,
+)
 from tests.faults.proxy import Proxy
 from tests.faults.servers import OwnServer, SmallDisk, own_server, small_disk
 
 pytestmark = pytest.mark.one_server
 
 _numbers = itertools.count(1)
-_TURNS = 4
+_TURNS, _TURNS_OF_OTHERS = {Fault.KILLED: 2}, 8
 _WAITS_S = 0.3
 
 # A run that was over before its end was told is followed by a second one: it makes no
@@ -75,6 +86,7 @@ class Grounds:
 
     url: str
     commands: ForkServer
+    stores: Path
     folder: Path
     tablespace: str = ""
     crashes: bool = False
@@ -88,7 +100,11 @@ class Grounds:
     def start(self, command: tuple[str, ...], database: Database) -> Command:
         """Start a command."""
         env = {"HARCA_DATABASE_URL": database.conninfo}
-        return self.commands.start(*command[1:], program=command[0], folder=self.folder, env=env)
+        program, *arguments = command
+        if BACKED_UP in arguments:
+            (folder,) = (self.folder / KEPT).iterdir()
+            arguments[arguments.index(BACKED_UP)] = str(folder)
+        return self.commands.start(*arguments, program=program, folder=self.folder, env=env)
 
     @contextmanager
     def database(self, template: str) -> Iterator[Database]:
@@ -123,7 +139,9 @@ class Grounds:
             assert done.code == 0, done.out + done.err
 
     def begin(self) -> None:
-        """Make the database that all others are made from."""
+        """Make the database that all others are made from, and a folder to work in."""
+        for store in self.stores.iterdir():
+            (self.folder / store.name).symlink_to(store)
         self.templates[""] = self._make("template0")
         migrations.upgrade(resolve_database(in_database(self.url, self.templates[""])))
 
@@ -170,9 +188,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def grounds(server: str, commands: ForkServer, stores: Path) -> Iterator[Grounds]:
+def grounds(
+    server: str, commands: ForkServer, stores: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Grounds]:
     """The tests' server."""
-    yield from _grounds(Grounds(server, commands, stores))
+    folder = tmp_path_factory.mktemp("grounds")
+    yield from _grounds(Grounds(server, commands, stores, folder))
 
 
 @pytest.fixture(scope="module")
@@ -183,27 +204,35 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
 
 
 @pytest.fixture(scope="module")
-def own_grounds(own: OwnServer, commands: ForkServer, stores: Path) -> Iterator[Grounds]:
+def own_grounds(
+    own: OwnServer, commands: ForkServer, stores: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Grounds]:
     """The server that can be stopped."""
-    yield from _grounds(Grounds(own.url, commands, stores, crashes=True))
+    folder = tmp_path_factory.mktemp("grounds")
+    yield from _grounds(Grounds(own.url, commands, stores, folder, crashes=True))
 
 
 @pytest.fixture(scope="module")
 def disk(own: OwnServer) -> Iterator[SmallDisk]:
     """A disk of that server's that can be full."""
-    with small_disk(own, own.data.parent / "small", megabytes=96) as disk:
+    with small_disk(own.owner, own.data.parent / "small", megabytes=96) as disk:
         yield disk
 
 
 @pytest.fixture(scope="module")
 def small_grounds(
-    own: OwnServer, disk: SmallDisk, commands: ForkServer, stores: Path
+    own: OwnServer,
+    disk: SmallDisk,
+    commands: ForkServer,
+    stores: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Grounds]:
     """The server with that disk, on which all databases are."""
+    folder = tmp_path_factory.mktemp("grounds")
     with psycopg.connect(own.url, autocommit=True) as conn:
         place = sql.Literal(str(disk.folder))
         conn.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(place))
-        yield from _grounds(Grounds(own.url, commands, stores, tablespace="small"))
+        yield from _grounds(Grounds(own.url, commands, stores, folder, tablespace="small"))
         conn.execute("DROP TABLESPACE small")
 
 
@@ -217,15 +246,16 @@ def _cells(*faults: Fault) -> list[Any]:
     """Return the cells of some faults.
 
     A crucial point meets each fault, and so does every point with HARCA_ALL_FAULTS set; the
-    other points are killed at, and take turns with the other faults.
+    other points take turns, with being killed more often than with the others.
     """
     everything = "HARCA_ALL_FAULTS" in os.environ
     cells = []
     for operation in OPERATIONS:
         for place, point in enumerate(operation.points):
             for fault in faults:
-                turn = (place + list(Fault).index(fault)) % _TURNS == 0
-                if everything or point.crucial or turn or fault is Fault.KILLED:
+                turns = _TURNS.get(fault, _TURNS_OF_OTHERS)
+                turn = (place + list(Fault).index(fault)) % turns == 0
+                if everything or point.crucial or turn:
                     name = f"{operation.name}-{point}-{fault}"
                     cells.append(pytest.param(operation, point, fault, id=name))
     return cells
@@ -261,6 +291,22 @@ def test_a_command_survives_a_full_disk_of_the_server(
         _suffer(operation, point, fault, small_grounds, database, disk=disk)
 
 
+@pytest.fixture
+def room(grounds: Grounds) -> Iterator[SmallDisk]:
+    """The disk that backups are made on."""
+    with small_disk(grounds.folder.stat(), grounds.folder / SAVED, megabytes=16) as disk:
+        yield disk
+
+
+@pytest.mark.parametrize("point", BACKUP.points, ids=str)
+def test_a_backup_survives_that_there_is_no_room_for_it(
+    point: Point, grounds: Grounds, room: SmallDisk
+) -> None:
+    with grounds.database(grounds.prepared(BACKUP)) as database:
+        _empty(room.folder)
+        _suffer(BACKUP, point, Fault.NO_ROOM, grounds, database, disk=room)
+
+
 def _suffer(
     operation: Operation,
     point: Point,
@@ -289,6 +335,23 @@ def _suffer(
     with database.connect() as conn:
         for what, statement in _UNSOUND.items():
             assert conn.execute(statement).fetchall() == [], what
+    if operation is BACKUP:
+        assert_whole_backups(grounds.folder / SAVED)
+        _empty(grounds.folder / SAVED)
+
+
+def assert_whole_backups(folder: Path) -> None:
+    """Assert that there are only such, and nothing of one that was interrupted."""
+    found = [backup_folder.read(path) for path in folder.iterdir()]
+    assert found
+    for contents in found:
+        rows = {table.name: table.rows for table in contents.tables}
+        assert rows["vector_embeddings"] == RECORDS
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path)
 
 
 def _block(scene: Scene) -> None:
@@ -310,5 +373,7 @@ def assert_told(fault: Fault, ended: Ran, operation: Operation) -> None:
     elif fault is Fault.ASKED_TO_END:
         by_signal = -15 if operation.command[0] == "alembic" else 143
         assert ended.code in (0, by_signal), ended.err
+    elif fault is Fault.NO_ROOM:
+        assert ended.code == 0 or (ended.code == 4 and "no room for a backup" in ended.err)
     elif ended.code:
         assert "un the same command again" in ended.err
