@@ -205,7 +205,13 @@ def test_no_command_that_fails_shows_the_password(broken, store, secret_database
         ran.assert_no_canary()
     for arguments in ALEMBIC:
         run("alembic", *arguments, HARCA_DATABASE_URL=given).assert_no_canary()
-    assert run("harca", "status", "--database", given).code != 0
+    for step in (
+        ("harca", "status", "--database", given),
+        ("alembic", "-x", f"database={given}", "current"),
+    ):
+        refused = run(*step)
+        assert refused.code != 0
+        refused.assert_no_canary()
     assert_no_canary(*files_below(tmp_path))
 
 
