@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Conninfo
+from psycopg.pq import Conninfo, TransactionStatus
 
 from harca import embedded
 from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
@@ -254,6 +254,15 @@ def target_environment(parts: Mapping[str, Any]) -> dict[str, str]:
         for option in Conninfo.get_defaults()
         if option.envvar and str(option.keyword, "ascii") in parts
     }
+
+
+def takes_statements(conn: psycopg.Connection[Any]) -> bool:
+    """Say whether what is to be cleaned up can be.
+
+    Not if the connection is lost, and not if an interruption has left a statement running: the
+    error that comes of it would be told, and tried again, in the interruption's place.
+    """
+    return conn.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 
 
 @contextmanager

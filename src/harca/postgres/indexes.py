@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 from harca.errors import TargetError
 from harca.model import Space
 from harca.postgres import legacy
+from harca.postgres.connect import takes_statements
 from harca.postgres.digest import query
 from harca.postgres.lock import INDEX_LOCK, alone
 
@@ -495,6 +496,6 @@ def _set(conn: psycopg.Connection[Any], **settings: str) -> "Iterator[None]":
     try:
         yield
     finally:
-        if not conn.broken:
+        if takes_statements(conn):
             for name, value in before.items():
                 conn.execute(change, [name, value])

@@ -20,7 +20,7 @@ from psycopg import errors as pg
 from psycopg.rows import dict_row, scalar_row
 
 from harca.errors import Session, StoreBusy, TargetError
-from harca.postgres.connect import Database
+from harca.postgres.connect import Database, takes_statements
 from harca.postgres.digest import query
 
 _log = logging.getLogger("harca.lock")
@@ -276,8 +276,8 @@ def alone(
     try:
         yield
     finally:
-        # Of a connection that is lost, the server has the locks back already.
-        if not conn.broken and not conn.closed:
+        # The server has the locks of a connection back when it is lost, or closed soon.
+        if takes_statements(conn):
             conn.execute(f"SELECT pg_advisory_unlock(({lock}))")
 
 
