@@ -136,7 +136,8 @@ class PostgresTarget:
         if not records:
             return
         keys = {record.key for record in records}
-        self._keep_rows([key for key in plan.overwritten if key in keys], kind="overwritten")
+        overwritten = keys.intersection(plan.overwritten) | self._hold_edited(keys)
+        self._keep_rows(sorted(overwritten), kind="overwritten")
         self._keep_rows([key for key in plan.outdone if key in keys], kind=Fate.CONFLICT)
         self._stage()
         self._copy(_STAGE, records)
@@ -152,6 +153,24 @@ class PostgresTarget:
                 f"UPDATE took {replaced} of {len(records)} rows: a trigger or rule left them "
                 "out, or they are gone"
             )
+
+    def _hold_edited(self, keys: Collection[str]) -> set[str]:
+        """Let nobody change the rows any more; return those that are not as this run left them.
+
+        What was changed since the batch was planned is not in the plan.
+        """
+        held = self.conn.execute(
+            "SELECT store_key, run_id = %(run_id)s AND updated_at = %(started_at)s "
+            "FROM vector_embeddings WHERE store = %(store)s AND store_key = ANY (%(keys)s) "
+            "ORDER BY id FOR UPDATE",
+            {
+                "run_id": self.run.run_id,
+                "started_at": self.run.started_at,
+                "store": self.run.store,
+                "keys": list(keys),
+            },
+        )
+        return {key for key, is_as_left in held if not is_as_left}
 
     def _refuse_if_taken_over(self) -> None:
         """Hold the run in place: without its lock, which a server may end, another can act.
