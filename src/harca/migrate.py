@@ -316,7 +316,7 @@ def _load_and_prove(
     except ConflictFound as conflict:
         # "error" promises that nothing stays: the operator wants to choose first.
         try:
-            rollback.rollback(database, store.run_id)
+            rollback.rollback(database, store.run_id, ours=store.sessions)
         except RowsChanged as changed:
             changed.hint = f"The run stopped as {conflict}. {changed.hint}"
             raise

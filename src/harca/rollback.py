@@ -68,6 +68,7 @@ def rollback(
     changed: Changed = Changed.REFUSE,
     by_revision: bool = False,
     told: Callable[[str], object] = lambda message: None,
+    ours: OwnSessions | None = None,
 ) -> RolledBack:
     """Take run *run_id* back, the latest one if None: the rows in one transaction, then indexes.
 
@@ -76,6 +77,8 @@ def rollback(
 
     Args:
         told: Is told what goes wrong and is tried again.
+        ours: Sessions of the load that is taken back, if it is this process's own: the server
+            may not have noticed yet that they are closed.
 
     Raises:
         RunError: There is no such run.
@@ -86,7 +89,7 @@ def rollback(
         TargetError: The database failed, and the message says what holds.
     """
     target.reach()
-    rolling_back = _RollingBack(target, run_id, changed, by_revision)
+    rolling_back = _RollingBack(target, run_id, changed, by_revision, ours or OwnSessions())
     try:
         return retried(lambda reached: rolling_back.attempt(), told=told)
     except TargetError as exc:
@@ -178,10 +181,15 @@ class _RollingBack:
     """
 
     def __init__(
-        self, target: Database, run_id: int | None, changed: Changed, by_revision: bool
+        self,
+        target: Database,
+        run_id: int | None,
+        changed: Changed,
+        by_revision: bool,
+        sessions: OwnSessions,
     ) -> None:
         self._target, self._changed, self._by_revision = target, changed, by_revision
-        self._sessions = OwnSessions()
+        self._sessions = sessions
         self.run_id = run_id
         self.done: tuple[RolledBack, datetime] | None = None
         self.is_committed = False
@@ -193,7 +201,6 @@ class _RollingBack:
             self.run_id = run["run_id"]
             # Ends what is left of earlier attempts, so that what is seen now stays so.
             lock_store(conn, run["store"], ours=self._sessions)
-            self._sessions.add(conn)
             run = _find(conn, self.run_id)  # again, now that nobody else works on it
             self.is_committed = run["status"] == _ROLLED_BACK
             if not self.is_committed:

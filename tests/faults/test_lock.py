@@ -17,7 +17,8 @@ from harca.migrate import Unwatched, migrate
 from harca.options import LoadOptions
 from harca.postgres import lock
 from harca.postgres.connect import translated
-from harca.postgres.lock import INDEX_LOCK, OwnSessions, alone, lock_store, locked
+from harca.postgres.lock import INDEX_LOCK, OwnSessions, alone, lock_store, locked, watched
+from harca.rollback import rollback
 from tests.faults.proxy import Proxy
 from tests.stores import write_store
 
@@ -69,14 +70,43 @@ def test_the_lock_is_that_of_its_database(store, database, empty_database):
 def test_a_session_of_our_own_that_was_lost_is_ended(store, database):
     ours = OwnSessions()
     lost = database.connect()
-    lock_store(lost, str(store))
-    ours.add(lost)
+    lock_store(lost, str(store), ours=ours)
 
     with database.connect() as conn:
         lock_store(conn, str(store), ours=ours)
 
     with pytest.raises(psycopg.OperationalError), lost:
         lost.execute("SELECT 1")
+
+
+def test_a_conflict_is_taken_back_while_the_server_ends_the_sessions_of_the_load(
+    store, database, conn
+):
+    run_id = migrate(store, lambda: database, LoadOptions()).run_id
+    ours = OwnSessions()
+    closing = database.connect()
+    lock_store(closing, str(store), ours=ours)
+
+    done = rollback(database, run_id, ours=ours)
+
+    closing.close()
+    assert done.deleted == 3
+
+
+def test_a_session_at_work_may_take_its_time(database, conn):
+    """A limit for the application's statements would end a verification each time again."""
+    names = ["statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"]
+    limited = conn.execute("SELECT name FROM pg_settings WHERE name = ANY (%s)", [names]).fetchall()
+    for (name,) in limited:
+        conn.execute(f"ALTER DATABASE {conn.info.dbname} SET {name} = '50s'")
+
+    for given in (locked(database, "x"), watched(database)):
+        with given as working:
+            found = working.execute(
+                "SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", [names]
+            ).fetchall()
+
+        assert found == [(name, "0") for (name,) in limited]
 
 
 def test_the_server_notices_a_client_that_vanished_while_it_works(database, conn, monkeypatch):

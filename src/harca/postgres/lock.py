@@ -42,10 +42,14 @@ _CANCELS_WITHIN_S = 2.0
 
 # The server notices within that time that a client has vanished, and frees what it held.
 # Without it that takes two hours, Linux's default.
+# And a large table takes longer to read than a role may be given for a statement: it would be
+# tried again, and be too long again.
 _NOTICE_LOSS = """
     SELECT set_config(s.name, s.value, false) FROM (VALUES ('tcp_keepalives_idle', '30'),
         ('tcp_keepalives_interval', '10'), ('tcp_keepalives_count', '3'),
-        ('tcp_user_timeout', '60s'), ('idle_session_timeout', '0')) s (name, value)
+        ('tcp_user_timeout', '60s'), ('idle_session_timeout', '0'), ('statement_timeout', '0'),
+        ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '0')
+    ) s (name, value)
     WHERE s.name IN (SELECT name FROM pg_settings)
 """
 _NOTICE_LOSS_AT_WORK = "SELECT set_config('client_connection_check_interval', '10s', false)"
@@ -89,7 +93,8 @@ def lock_store(
     """Keep other processes off *store* until the connection closes, which is left idle.
 
     Args:
-        ours: Sessions of earlier attempts, which are no other process: they are ended.
+        ours: Sessions of earlier attempts, which are no other process: they are ended, and
+            this one is added.
 
     Raises:
         StoreBusy: Another one is working on it.
@@ -99,6 +104,8 @@ def lock_store(
     assert key is not None
     if ours is not None:
         ours.end(conn)
+        # Before it has the lock: the answer to that can be lost, and the lock be held all the same.
+        ours.add(conn)
     until = monotonic() + _ENDS_WITHIN_S
     while not _is_free(conn, key[0]):
         found = holder(conn, key[0])
@@ -115,7 +122,10 @@ def lock_store(
 
 
 def notice_loss(conn: psycopg.Connection[Any]) -> None:
-    """Have the server notice soon if this client vanishes, and wait for it however idle it is."""
+    """Have the server notice soon if this client vanishes, and else give it all the time it takes.
+
+    However idle it is, and however long a statement is at work.
+    """
     conn.execute(_NOTICE_LOSS)
 
 
@@ -139,7 +149,6 @@ def locked(
             conn.execute(_NOTICE_LOSS_AT_WORK)
         if ours is not None:
             ours.add(conn)
-            ours.add(locker)
         with looked_after(locker, conn):
             yield conn
 
@@ -152,10 +161,12 @@ def watched(database: Database, *, autocommit: bool = True) -> Iterator[psycopg.
     a statement takes long says nothing.
     """
     with (
-        database.connect(autocommit=autocommit) as conn,
+        database.connect() as conn,
         database.connect() as other,
         looked_after(other, conn),
     ):
+        notice_loss(conn)
+        conn.autocommit = autocommit
         yield conn
 
 
