@@ -615,6 +615,23 @@ def test_a_store_that_is_being_loaded_is_not_restored(made, database, run_harca)
 
 
 @pytest.mark.one_server
+def test_values_in_a_column_that_came_after_the_backup_are_no_less_than_rows(
+    made, conn, database, run_harca
+):
+    conn.execute("ALTER TABLE vector_embeddings ADD COLUMN note text DEFAULT 'mine'")
+    conn.execute("ALTER TABLE vector_embeddings ALTER COLUMN note DROP DEFAULT")
+    conn.execute("DELETE FROM rejections")
+
+    refused = run_harca("restore", made.folder, database=database)
+    notes = conn.execute("SELECT DISTINCT note FROM vector_embeddings").fetchall()
+    done = run_harca("restore", made.folder, "--replace", "--json", database=database)
+
+    assert refused.code == 4
+    assert "21 rows came or changed after the backup: 21 in public.vector_embeddings" in refused.err
+    assert notes == [("mine",)]
+    assert (done.code, done.json["lost"]) == (0, 21)
+
+
 def test_somebody_s_foreign_key_is_refused(made, conn, database, run_harca):
     conn.execute("CREATE TABLE theirs (id int REFERENCES vector_embeddings)")
     conn.execute("DELETE FROM vector_embeddings WHERE id = 1")

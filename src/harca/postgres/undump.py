@@ -69,9 +69,11 @@ class Undump:
             there = [table for table, _ in pairs if table is not None]
             self._lock(there)
             owned.settle(self.conn)
-            changed = [(table, saved) for table, saved in pairs if not self._is_same(table, saved)]
-            if not changed:
+            different = [pair for pair in pairs if not self._is_same(*pair)]
+            if not different:
                 return Replaced(unchanged=True)
+            # All tables are filled anew, those too that differ in nothing but a new column.
+            changed = [pair for pair in pairs if pair in different or _has_more_columns(*pair)]
             self._refuse_references(there)
             self._note_before(changed)
             self._fill(pairs)
@@ -151,13 +153,13 @@ class Undump:
                 _BEFORE
             )
         )
-        for table, saved in changed:
+        for table, _ in changed:
             if table is not None:
                 self.conn.execute(
                     sql.SQL("INSERT INTO {} SELECT {}, {} FROM {} t").format(
                         _BEFORE,
                         sql.Literal(table.label),
-                        table.digest(saved.columns if saved else None),
+                        table.digest(),
                         table.identifier,
                     )
                 )
@@ -334,7 +336,7 @@ class Undump:
             if table is None:
                 continue
             now = (
-                sql.SQL("SELECT {} FROM {} t").format(table.digest(saved.columns), table.identifier)
+                sql.SQL("SELECT {} FROM {} t").format(table.digest(), table.identifier)
                 if saved
                 else sql.SQL("SELECT NULL::bytea WHERE false")
             )
@@ -348,6 +350,11 @@ class Undump:
             if row[0]:
                 lost[table.label] = row[0]
         return lost
+
+
+def _has_more_columns(table: OwnedTable | None, saved: SavedTable | None) -> bool:
+    """Say whether columns came after the backup, whose values a restore would lose."""
+    return bool(table and saved and not set(saved.columns).issuperset(table.columns))
 
 
 def _listed(tables: list[OwnedTable]) -> sql.Composed:
