@@ -104,6 +104,8 @@ class ForkServer:
         """Start ``harca`` or ``alembic`` in *folder*, with *env* beside what is set here."""
         self._started += 1
         out, err = (folder / f"{self._started}.{name}" for name in ("out", "err"))
+        for path in (out, err):
+            path.touch()  # it may be killed before it has opened them
         lifeline, theirs = os.pipe()
         try:
             pid = self._ask(
