@@ -243,10 +243,10 @@ class Planner:
             tally.loaded += fate is Fate.RESUMED
             known[key] = _after(record, record_digest, before.loaded_by_run, before.losers)
             return
-        self._replace(record, record_digest, before, plan)
+        self._replace(record, before, plan)
         known[key] = _after(record, record_digest, True, before.losers | {before.digest})
 
-    def _replace(self, record: Record, record_digest: bytes, before: Known, plan: Plan) -> None:
+    def _replace(self, record: Record, before: Known, plan: Plan) -> None:
         key, tally = record.key, plan.tally
         loser = plan.inserts.get(key) or plan.replaces.get(key)
         if loser is not None:

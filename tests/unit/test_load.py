@@ -157,6 +157,7 @@ def test_expired_records_are_skipped_if_told_so_and_those_that_expire_now_are_no
     now = datetime(2026, 1, 1, tzinfo=UTC)
     entries = [
         item("past", expires_at=(now - timedelta(seconds=1)).isoformat()),
+        item("long past", expires_at=JANUARY),
         item("now", expires_at=now.isoformat()),
         item("never"),
         item("odd", expires_at="soon"),
@@ -168,8 +169,8 @@ def test_expired_records_are_skipped_if_told_so_and_those_that_expire_now_are_no
     skipped = loaded(skipping, entries, expired=Expired.SKIP)
     all_skipped = loaded(nothing_left, entries[:1], expired=Expired.SKIP)
 
-    assert (set(keeping.rows), kept.skipped) == ({"past", "now", "never", "odd"}, 0)
-    assert (set(skipping.rows), skipped.skipped) == ({"now", "never", "odd"}, 1)
+    assert (set(keeping.rows), kept.skipped) == ({"past", "long past", "now", "never", "odd"}, 0)
+    assert (set(skipping.rows), skipped.skipped) == ({"now", "never", "odd"}, 2)
     assert (all_skipped.tally, all_skipped.skipped) == (Tally(), 1)
 
 
@@ -229,13 +230,14 @@ def test_a_row_whose_record_was_refused_outlives_it_until_another_stands_behind_
     assert (again.outlived, again.kept) == (frozenset(), frozenset())
 
 
-def test_a_row_that_wins_over_the_store_outlives_its_record():
+@pytest.mark.parametrize("rows", [1, 10], ids=["in two batches", "in one batch"])
+def test_a_row_that_wins_over_the_store_outlives_its_record(rows):
     table = RefusingTable()
     loaded(table, [item("a", 1.0), item("b", 1.0)])
 
     kept = loaded(table, [item("a", 2.0), item("b", 1.0)], on_conflict=OnConflict.KEEP)
     back = loaded(
-        table, [item("a", 2.0), item("a", 1.0)], on_conflict=OnConflict.KEEP, batch_rows=1
+        table, [item("a", 2.0), item("a", 1.0)], on_conflict=OnConflict.KEEP, batch_rows=rows
     )
 
     assert (kept.outlived, kept.kept) == ({"a"}, frozenset())
@@ -286,13 +288,67 @@ def test_a_record_replaced_before_it_is_in_was_never_in():
     assert result.tally == Tally(read=3, loaded=1, superseded=2)
 
 
+@pytest.mark.parametrize("rows", [1, 10], ids=["in two batches", "in one batch"])
+def test_of_records_met_together_the_later_stays_whichever_comes_first(rows):
+    for entries in (
+        [item("a", 1.0, JUNE), item("a", 2.0, JANUARY)],
+        [item("a", 2.0, JANUARY), item("a", 1.0, JUNE)],
+        [item("a", 2.0, JANUARY), item("a", 1.0, JUNE), item("a", 3.0, JANUARY)],
+    ):
+        table = MemoryTable()
+
+        result = loaded(table, entries, batch_rows=rows)
+
+        assert table.rows["a"].record.origin == "a/1.0"
+        assert result.tally == Tally(read=len(entries), loaded=1, superseded=len(entries) - 1)
+
+
+def test_many_rows_of_one_batch_are_all_counted():
+    table = MemoryTable()
+    loaded(table, [item(key, 1.0, JANUARY) for key in "abcdef"])
+    unchanged = [item(key, 1.0, JANUARY) for key in "abc"]
+
+    result = loaded(table, unchanged + [item(key, 2.0, JUNE) for key in "def"])
+    again = loaded(table, [*unchanged, item("a", 2.0, JUNE)])
+
+    assert result.tally == Tally(read=6, loaded=3, unchanged=3)
+    assert again.tally == Tally(read=4, loaded=1, unchanged=2, superseded=1)
+
+
+@pytest.mark.parametrize("rows", [1, 10], ids=["in two batches", "in one batch"])
+def test_a_conflict_that_was_decided_stays_so_in_the_next_load(rows):
+    table = MemoryTable()
+    loaded(table, [item("a", 1.0), item("a", 2.0)])
+    won = table.rows["a"].record.origin
+    lost = 2.0 if won == "a/1.0" else 1.0
+
+    again = loaded(table, [item("a", 3.0 - lost), item("a", lost)], batch_rows=rows)
+
+    assert again.tally == Tally(read=2, unchanged=1, superseded=1)
+    assert table.rows["a"].record.origin == won
+
+
+@pytest.mark.parametrize(("old", "new"), [(1.0, 2.0), (2.0, 1.0)])
+@pytest.mark.parametrize("rows", [1, 10], ids=["in two batches", "in one batch"])
+def test_what_a_load_has_replaced_does_not_win_within_it(old, new, rows):
+    table = MemoryTable()
+    loaded(table, [item("a", old)])
+
+    loaded(table, [item("a", new), item("a", old)], batch_rows=rows)
+
+    assert table.rows["a"].record.origin == f"a/{new}"
+
+
 def test_what_the_application_rewrites_makes_no_difference():
     table = MemoryTable()
     loaded(table, [item("a", reads=1)], volatile=("reads",))
 
     same = loaded(table, [item("a", reads=2), item("a", reads=3)], volatile=("reads",))
+    new = loaded(table, [item("b", reads=2), item("b", reads=3)], volatile=("reads",))
 
     assert same.tally == Tally(read=2, unchanged=1, superseded=1)
+    assert new.tally == Tally(read=2, loaded=1, superseded=1)
+    assert table.superseded[-1].kind == Fate.DUPLICATE
 
 
 def test_an_interrupted_run_counts_again_what_it_has_loaded():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harca.batching import Batch
 from harca.errors import NothingToVerify
 from harca.fingerprint import Fingerprint, digest
 from harca.model import Item, Reason, Record, Rejection, Tally
@@ -165,9 +166,13 @@ def test_rejections_and_refusals_are_accounted_for():
 
 
 def test_a_store_all_of_which_was_refused_is_no_success():
-    outcome = compared([record("a")], MemoryRows([], kept=[record("a")]))
+    store = [record("a"), record("b")]
+
+    outcome = compared(store, MemoryRows([], kept=store))
 
     assert failed(outcome) == ["records that are not rejected"]
+    [check] = [check for check in outcome.checks if not check.ok]
+    assert (check.expected, check.found) == ("1 or more", 0)
 
 
 def test_each_run_s_seal_is_a_check_of_its_own():
@@ -225,6 +230,8 @@ def test_only_records_of_parts_that_differ_are_read_again():
     ]
     assert len(expected) < 40
     assert failed(outcome) == ["rejections", "fingerprint"]  # though nothing was named
+    assert outcome.checks[-1].expected == str(printed(store))
+    assert outcome.checks[-1].found == str(printed(changed))
 
 
 def difference(**fields: Any) -> Difference:
@@ -263,12 +270,12 @@ NOT_EXCUSED = {
 
 @pytest.mark.parametrize("told", EXCUSED.values(), ids=EXCUSED)
 def test_bookkeeping_that_moved_on_is_no_difference(told):
-    rows = MemoryRows([record("a", reads=2)], told=[told])
+    rows = MemoryRows([record("a", reads=2)], told=[told, told])
 
     outcome = compared([record("a", reads=3)], rows, volatile=frozenset({"reads"}))
 
     assert failed(outcome) == []
-    assert (outcome.touched, outcome.mismatch_count, outcome.mismatches) == (1, 0, [])
+    assert (outcome.touched, outcome.mismatch_count, outcome.mismatches) == (2, 0, [])
 
 
 @pytest.mark.parametrize("told", NOT_EXCUSED.values(), ids=NOT_EXCUSED)
@@ -372,7 +379,9 @@ def test_progress_is_told_each_thousand_and_at_the_end():
 
     compared([*store, BAD, *[BAD] * 998], MemoryRows([]), progress=told.append)
 
-    assert told == [1000, 2000, 2000]
+    compared(store[:999], MemoryRows([]), progress=told.append)
+
+    assert told == [1000, 2000, 2000, 999]
 
 
 def test_a_reading_is_compared_as_the_store_was():
@@ -397,3 +406,15 @@ def test_a_refused_record_is_compared_without_what_was_left_out_of_the_reading()
     outcome = verify_reading(reading, MemoryRows([record("a")], kept=[record("b", reads=2)]))
 
     assert failed(outcome) == []
+
+
+def test_a_batch_is_read_as_its_entries_are():
+    reading, batchwise = Reading(), Reading()
+    for one in (record("a"), record("b"), BAD):
+        reading.add(one)
+
+    batchwise.add_all(Batch(1, [record("a")], [BAD]))
+    batchwise.add_all(Batch(2, [record("b")], []))
+
+    assert batchwise == reading
+    assert (batchwise.records.count, batchwise.rejected) == (2, 1)
