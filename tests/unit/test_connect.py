@@ -3,10 +3,11 @@
 import psycopg
 import pytest
 from psycopg import errors as pg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harca import embedded
 from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
+from harca.postgres import no_connection
 from harca.postgres.connect import (
     VARIABLES,
     Database,
@@ -68,6 +69,43 @@ def test_without_any_the_embedded_server_is_used():
 
     assert found.origin == "the embedded server"
     assert found.shown == "postgresql://postgres@/postgres (socket /run/x)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "hint"),
+    [
+        ({"dbname": "harca_nowhere"}, "harca makes no database: CREATE DATABASE does."),
+        ({"host": "nowhere.invalid"}, "Is the host's name right"),
+        ({"host": "127.0.0.1", "port": "1"}, "are host and port right?"),
+        ({"host": "/nowhere"}, "are host and port right?"),
+    ],
+    ids=["database", "host", "port", "socket"],
+)
+def test_where_there_is_no_connection_it_is_said_what_is_wrong(changed, hint, database):
+    wrong = Database(
+        make_conninfo("", **{**conninfo_to_dict(database.conninfo), **changed}), "--database"
+    )
+
+    with pytest.raises(CannotConnect) as caught:
+        wrong.connect()
+
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ('FATAL:  password authentication failed for user "u"', "Are role and password right?"),
+        ("fe_sendauth: no password supplied", "Give the password"),
+        ("connection timeout expired", "are host and port right?"),
+        ("FATAL:  the database system is starting up", "when the server has started"),
+        ("FATAL:  sorry, too many clients already", "when some are free"),
+        ("server does not support SSL, but SSL was required", "The encryption that was asked for"),
+        ("FATAL:  etwas anderes", "Is the server running, and does the role exist?"),
+    ],
+)
+def test_each_reason_that_libpq_gives_has_its_hint(said, hint):
+    assert hint in no_connection.hint(said)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +306,8 @@ STATEMENTS = {
     "no right": (
         "SET ROLE pg_monitor; SELECT * FROM vector_embeddings",
         "PostgreSQL: permission denied for table vector_embeddings",
-        "The role lacks a right: on tables their owner has it; the extension vector takes a "
-        "superuser, once, with CREATE EXTENSION vector.",
+        "The role lacks a right. docs/operating.md lists what each command needs; the tables' owner "
+        "has it all. The extension vector takes a superuser, once, with CREATE EXTENSION vector.",
     ),
     "connection lost": (
         "SELECT pg_terminate_backend(pg_backend_pid())",

@@ -17,7 +17,7 @@ from psycopg.pq import Conninfo, TransactionStatus
 
 from harca import embedded
 from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
-from harca.postgres import encryption
+from harca.postgres import encryption, no_connection
 
 _log = logging.getLogger("harca.sql")
 
@@ -123,10 +123,7 @@ class Database:
             raise CannotConnect(
                 f"cannot connect to {self.shown}: {_first_line(exc)}",
                 hint=f"The database was named by {self.origin}. "
-                + (
-                    encryption.hint(_first_line(exc))
-                    or "Is the server running, and does the role exist?"
-                ),
+                + no_connection.hint(_first_line(exc)),
             ) from exc
         encryption.warn_if_readable(conn, self.conninfo)
         if _log.isEnabledFor(logging.DEBUG):
@@ -315,8 +312,8 @@ _PASSING = {
 _HINTS: list[tuple[type[psycopg.Error] | tuple[type[psycopg.Error], ...], str]] = [
     (
         pg.InsufficientPrivilege,
-        "The role lacks a right: on tables their owner has it; the extension vector takes a "
-        "superuser, once, with CREATE EXTENSION vector.",
+        "The role lacks a right. docs/operating.md lists what each command needs; the tables' owner "
+        "has it all. The extension vector takes a superuser, once, with CREATE EXTENSION vector.",
     ),
     (pg.UndefinedTable, "Run `alembic upgrade head` (or `harca migrate`) first."),
     (pg.DiskFull, "The server is out of disk space. Make room, then run the same command again."),
