@@ -12,11 +12,12 @@ import psycopg
 import harca
 from harca import backup_folder, consolidate, migrations, store_digests
 from harca.backup_folder import Contents, NewFolder, new_folder
-from harca.errors import HarcaError
+from harca.errors import HarcaError, StoreNotFound
 from harca.postgres import dump, owned
 from harca.postgres.connect import Database, translated
 from harca.postgres.lock import OwnSessions, locked
 from harca.postgres.owned import OwnedTable
+from harca.readers.files import printable
 from harca.readers.staging import address
 
 STORE = "store.sha256"
@@ -73,9 +74,12 @@ def back_up(
             listed with their digests.
 
     Raises:
+        StoreNotFound: There is nothing at the store's path.
         NoRoom: Before anything is written, or in the middle; nothing stays of it then.
         HarcaError: There is nothing to back up.
     """
+    if store is not None and not os.path.lexists(store[1]):
+        raise StoreNotFound(printable(store[0]))
     with translated(), target.connect() as conn:
         tables = _tables(conn)
         if not owned.has_rows(conn, tables):

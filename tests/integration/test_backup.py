@@ -160,6 +160,22 @@ def test_a_backup_is_for_its_owner_only_whatever_the_umask(tmp_path, loaded, dat
     assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
 
 
+def test_a_store_that_is_not_there_is_not_backed_up(loaded, database, tmp_path, run_harca):
+    done = run_harca("backup", "nowhere", "--backup-dir", tmp_path / "made", database=database)
+
+    assert done.code == 1
+    assert 'no store at "nowhere"' in done.err
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_folder_that_is_no_backup_is_not_called_damaged(tmp_path, database, run_harca):
+    done = run_harca("restore", tmp_path, database=database)
+
+    assert done.code == 1
+    assert "backup.json: No such file" in done.err
+    assert "Give the folder of a backup" in done.err
+
+
 @pytest.mark.one_server
 def test_the_store_s_files_are_listed_as_sha256sum_checks_them(
     tmp_path, loaded, store, database, run_harca
