@@ -239,8 +239,9 @@ class StoreBusy(Refused):
     def __init__(self, store: str, *, held_by: Session) -> None:
         super().__init__(
             f'another process is working on store "{store}" ({held_by})',
-            hint="Wait for it to end; `harca status` shows its progress. If no such process "
-            "runs any more, the server notices within two minutes; `SELECT "
+            hint="Wait for it to end; `harca status` shows its progress, and `harca resume` lets "
+            "it go on if it is paused. If no such process runs any more, the server notices "
+            "within two minutes; `SELECT "
             f"pg_terminate_backend({held_by.pid})` makes it notice now.",
         )
         self.store, self.held_by = store, held_by

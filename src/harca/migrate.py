@@ -404,7 +404,7 @@ def verify_store(
     """Compare the store at *path* with its rows, as its latest run was told to read it.
 
     Raises:
-        NothingToVerify: The store was never loaded.
+        NothingToVerify: The store was never loaded, was taken back, or is being loaded.
     """
     watching, store = watcher or Unwatched(), name or address(str(path))
     database.reach()
@@ -451,17 +451,23 @@ def loaded_stores(database: Database) -> list[tuple[str, str]]:
 def _latest_run(conn: Any, store: str) -> dict[str, Any]:
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            "SELECT * FROM load_runs WHERE store = %s AND status <> 'rolled back' "
-            "ORDER BY run_id DESC LIMIT 1",
+            "SELECT * FROM load_runs WHERE store = %s "
+            "ORDER BY status <> 'rolled back' DESC, run_id DESC LIMIT 1",
             [store],
         )
         run: dict[str, Any] | None = cursor.fetchone()
     if run is None:
         raise NothingToVerify(f'store "{store}" was never loaded')
+    if run["status"] == "rolled back":
+        raise NothingToVerify(
+            f'store "{store}" was taken back, its latest run is {run["run_id"]}',
+            hint="Load it again: `harca migrate STORE`.",
+        )
     if run["status"] == "loading":
         raise NothingToVerify(
             f'run {run["run_id"]} of store "{store}" is not finished',
-            hint="Run the same `harca migrate` again: it goes on where it was.",
+            hint="Wait for the process that is loading it. If there is none any more, run the "
+            "same `harca migrate` again: it goes on where it was.",
         )
     return run
 

@@ -139,6 +139,17 @@ def test_nothing_loaded_is_nothing_verified(arguments, tmp_path, database, run_h
     assert "nothing to verify" in found.err
 
 
+def test_a_store_that_was_taken_back_is_not_said_to_be_new(tmp_path, database, run_harca):
+    store = write_store(tmp_path / "store", 3)
+    run_harca("migrate", store, database=database)
+    run_harca("rollback", "last", database=database)
+
+    found = run_harca("verify", store, database=database)
+
+    assert found.code == 1
+    assert f'store "{store}" was taken back, its latest run is 1' in found.err
+
+
 def test_all_mismatches_are_counted_and_the_first_listed(tmp_path, database, conn, run_harca):
     store = write_store(tmp_path / "store", 300)
     run_harca("migrate", store, database=database)
