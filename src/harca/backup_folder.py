@@ -147,8 +147,9 @@ def _begun(parent: Path, name: str) -> Iterator[Path]:
     partial = parent / name
     with _locked(parent):  # nobody takes a folder for dead that is not locked yet
         for path in parent.glob(f"{_PARTIAL}*"):
-            with suppress(BlockingIOError), _locked(path, wait=False):
-                shutil.rmtree(path)
+            # One that is just now finished, or given up, is gone before it can be looked at.
+            with suppress(BlockingIOError, FileNotFoundError), _locked(path, wait=False):
+                shutil.rmtree(path, ignore_errors=True)
         partial.mkdir(mode=0o700)
         partial.chmod(0o700)
         held = os.open(partial, os.O_RDONLY)

@@ -345,6 +345,16 @@ def test_a_migration_that_is_ended_while_it_backs_up_has_changed_nothing(
 
 
 @pytest.mark.one_server
+def test_a_backup_that_another_process_has_just_finished_is_in_nobody_s_way(tmp_path):
+    gone = tmp_path / ".partial-of-another"
+    gone.symlink_to("finished")  # listed, and not to be found: as if it had been renamed between
+
+    with backup_folder.new_folder(tmp_path, "made") as folder:
+        pass
+
+    assert folder.path.is_dir()
+
+
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path, loaded, store, database, run_harca):
     (tmp_path / "file").write_text("in the way")
     before = fingerprints(database)
