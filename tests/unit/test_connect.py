@@ -7,7 +7,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harca import embedded
 from harca.errors import CannotConnect, HarcaError, TargetError, UsageError
-from harca.postgres import no_connection
+from harca.postgres import no_connection, programs
 from harca.postgres.connect import (
     VARIABLES,
     Database,
@@ -294,6 +294,21 @@ def test_programs_of_libpq_get_the_parts_as_variables():
         "PGPASSWORD": "p",
         "PGDATABASE": "d",
         "PGSSLMODE": "require",
+    }
+
+
+def test_what_has_no_variable_and_is_no_secret_goes_into_an_option():
+    target = database("host=h password=p sslpassword=q keepalives_idle=7 options='-c a=b'")
+
+    option = programs.connection_option(target)
+
+    name, _, value = option.partition("=")
+    assert name == "--dbname"
+    assert conninfo_to_dict(value) == {
+        "keepalives_idle": "7",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
     }
 
 

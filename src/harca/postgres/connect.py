@@ -262,6 +262,17 @@ def takes_statements(conn: psycopg.Connection[Any]) -> bool:
     return conn.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 
 
+def untold_by_environment(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return those parts that are no secret and that no variable can tell."""
+    return {
+        name: str(parts[name])
+        for option in Conninfo.get_defaults()
+        if not option.envvar
+        and option.dispchar != b"*"
+        and (name := str(option.keyword, "ascii")) in parts
+    }
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's errors into ours, with a hint by SQLSTATE class.

@@ -135,6 +135,7 @@ def _by_pg_dump(
                 "--no-password",
                 f"--lock-wait-timeout={_LOCK_WAIT_MS}",
                 f"--snapshot={snapshot}",
+                programs.connection_option(target),
                 *wanted,
             ],
             stdout=file,

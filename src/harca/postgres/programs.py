@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from harca import embedded
-from harca.postgres.connect import Database, target_environment
+from harca.postgres.connect import Database, target_environment, untold_by_environment
 
 _VERSION = re.compile(r"\) (\d+)")
 _ANSWERS_WITHIN_S = 60
@@ -49,6 +49,15 @@ def environment(target: Database) -> dict[str, str]:
     """
     parts = conninfo_to_dict(target.conninfo)
     return {**os.environ, **target_environment(parts), "LC_ALL": "C"}
+
+
+def connection_option(target: Database) -> str:
+    """Return the option with the rest, for which there are no variables; nothing secret in it.
+
+    Above all how soon a network that is gone is noticed: else a program waits for hours.
+    """
+    rest = untold_by_environment(conninfo_to_dict(target.conninfo))
+    return f"--dbname={make_conninfo('', **rest)}"
 
 
 def _candidates(name: str) -> Iterator[str]:
