@@ -321,8 +321,9 @@ STATEMENTS = {
     "no right": (
         "SET ROLE pg_monitor; SELECT * FROM vector_embeddings",
         "PostgreSQL: permission denied for table vector_embeddings",
-        "The role lacks a right. docs/operating.md lists what each command needs; the tables' owner "
-        "has it all. The extension vector takes a superuser, once, with CREATE EXTENSION vector.",
+        "The role lacks a right. docs/operating.md lists what each command needs; the tables' "
+        "owner has it all. The extension vector takes a superuser, once, with CREATE EXTENSION "
+        "vector.",
     ),
     "connection lost": (
         "SELECT pg_terminate_backend(pg_backend_pid())",

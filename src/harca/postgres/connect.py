@@ -323,8 +323,9 @@ _PASSING = {
 _HINTS: list[tuple[type[psycopg.Error] | tuple[type[psycopg.Error], ...], str]] = [
     (
         pg.InsufficientPrivilege,
-        "The role lacks a right. docs/operating.md lists what each command needs; the tables' owner "
-        "has it all. The extension vector takes a superuser, once, with CREATE EXTENSION vector.",
+        "The role lacks a right. docs/operating.md lists what each command needs; the tables' "
+        "owner has it all. The extension vector takes a superuser, once, with CREATE EXTENSION "
+        "vector.",
     ),
     (pg.UndefinedTable, "Run `alembic upgrade head` (or `harca migrate`) first."),
     (pg.DiskFull, "The server is out of disk space. Make room, then run the same command again."),
