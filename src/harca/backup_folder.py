@@ -260,7 +260,7 @@ def _contents(folder: Path) -> dict[str, Any]:
     try:
         raw = json.loads((folder / CONTENTS).read_bytes())
     except (FileNotFoundError, NotADirectoryError) as exc:
-        missing = BackupUnusable(str(folder), CONTENTS, exc.strerror)
+        missing = BackupUnusable(str(folder), CONTENTS, exc.strerror or str(exc))
         missing.hint = (
             "Nothing was changed. Give the folder of a backup, as `harca migrate` and "
             "`harca backup` have named it; docs/backup.md says where they are."
