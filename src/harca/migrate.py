@@ -162,7 +162,8 @@ def migrate(
 
             return retried(attempt, told=watching.trouble)
 
-        database.reach()
+        with translated(), database.connect() as conn:
+            pressure.require_measurable(conn, pace.pause_when)
         store = _Store(str(path), local, reader, pace=pace, before=before)
         return _caught_up(store, once, options, watching)
 
@@ -333,7 +334,6 @@ def _load_alone(
     reached: Reached,
 ) -> Migration:
     reader = store.reader
-    pressure.require_measurable(conn, store.pace.pause_when)
     indexes.drop_before_first_load(conn)
     run = begin_run(
         conn,

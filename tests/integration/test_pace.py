@@ -247,6 +247,8 @@ def test_lag_is_refused_where_there_is_no_replica(store, database, conn, run_har
     done = run_harca("migrate", store, "--pause-when", "lag>10s", database=database)
 
     assert done.code == 4
+    assert "schema" not in done.err  # neither a backup nor an upgrade of the schema is begun
+    assert "backup" not in done.err
     assert 'no replica is connected to the server, so "lag>10s" cannot be measured' in done.err
     assert rows(conn) == 0
     show_replicas(conn, ["NULL"])
