@@ -31,6 +31,18 @@ def test_a_bar_stays_where_the_stage_was_given_up(capsys):
         assert [task.total for task in watcher._progress.tasks] == [10, 10]
 
 
+def test_time_left_is_shown_only_where_it_can_be_known(capsys):
+    with BarWatcher() as watcher:
+        assert watcher._progress is not None
+        watcher.stage("schema")
+        shown = watcher._progress.columns[-1]
+        assert not isinstance(shown, str)
+        watcher.stage("load", 10)
+        watcher.step(5)
+
+        assert [str(shown(task)) for task in watcher._progress.tasks] == ["", "ETA -:--:--"]
+
+
 def test_a_silent_watcher_leaves_it_to_the_log(capsys):
     with LineWatcher(silent=True) as watcher:
         watcher.trouble(TROUBLE)

@@ -82,10 +82,20 @@ class BarWatcher(LineWatcher):
             BarColumn,
             Progress,
             SpinnerColumn,
+            Task,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.text import Text
+
+        class Left(TimeRemainingColumn):
+            """The time left; nothing where it cannot be known, or none is left."""
+
+            def render(self, task: Task) -> Text:
+                if task.total is None or task.finished:
+                    return Text()
+                return Text("ETA ").append_text(super().render(task))
 
         self._progress = Progress(
             SpinnerColumn(),
@@ -93,8 +103,7 @@ class BarWatcher(LineWatcher):
             BarColumn(),
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            Left(),
             console=Console(stderr=True),
         )
         self._progress.__enter__()
