@@ -489,3 +489,29 @@ def test_a_field_that_is_not_there(tmp_path, database, conn, run_unbacked):
         assert wrong.code == 2, option
         assert 'no field "no_such_field"' in wrong.err
     assert count_of(conn) == 0
+
+
+def test_an_interruption_that_nobody_can_be_told_of(tmp_path, database, conn):
+    """As of `harca ... 2>&1 | tee log`, where Ctrl-C ends tee first."""
+    store = write_store(tmp_path / "store", 3)
+    with database.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE load_batches IN EXCLUSIVE MODE")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harca", "migrate", store, "--no-backup", "--quiet"],
+            env={**os.environ, "HARCA_DATABASE_URL": database.conninfo},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+        )
+        assert process.stderr is not None
+        process.stderr.close()
+        until = time.monotonic() + 60
+        while not conn.execute("SELECT FROM pg_locks WHERE NOT granted").rowcount:
+            assert time.monotonic() < until, "it has not come to the table"
+            time.sleep(0.05)
+
+        process.terminate()
+        process.wait(60)
+
+    assert process.returncode == 143
+    assert count_of(conn) == 0

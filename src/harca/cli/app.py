@@ -148,10 +148,6 @@ def main() -> None:
             code = _interrupted()
     except HarcaError as exc:
         code = _fail(str(exc), exc.hint, exc.exit_code, **exc.details)
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; Python would complain at exit.
-        sys.stderr.close()
-        code = ExitCode.DONE
     except Exception as exc:
         if not type(exc).__module__.startswith("typer"):
             raise
@@ -187,9 +183,13 @@ def _usage(exc: Any) -> int:
 
 def _fail(message: str, hint: str, code: ExitCode, **details: Any) -> int:
     message, hint = redacted(message), redacted(hint)
-    sys.stderr.write(f"error: {message}\n")
-    if hint:
-        sys.stderr.write(f"hint:  {hint}\n")
-    if current.json:
-        _write_json({"error": message, "hint": hint, "exit_code": int(code), **details})
+    try:
+        sys.stderr.write(f"error: {message}\n")
+        if hint:
+            sys.stderr.write(f"hint:  {hint}\n")
+        if current.json:
+            _write_json({"error": message, "hint": hint, "exit_code": int(code), **details})
+    except BrokenPipeError:
+        # Whoever read it (`| tee`) has gone; the exit code says it still. Python would complain.
+        sys.stderr.close()
     return int(code)
