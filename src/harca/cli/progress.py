@@ -95,7 +95,7 @@ class BarWatcher(LineWatcher):
             def render(self, task: Task) -> Text:
                 if task.total is None or task.finished:
                     return Text()
-                return Text("ETA ").append_text(super().render(task))
+                return Text("ETA ", no_wrap=True).append_text(super().render(task))
 
         self._progress = Progress(
             SpinnerColumn(),

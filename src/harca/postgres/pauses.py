@@ -10,7 +10,7 @@ from psycopg.rows import dict_row, scalar_row
 from harca.errors import Refused
 from harca.postgres.digest import query
 
-WHY = "paused by harca pause; harca resume goes on"
+WHY = "paused; go on with harca resume"
 
 _PAUSED_AT = "SELECT notes ->> 'paused_at' FROM load_runs WHERE run_id = %s"
 
