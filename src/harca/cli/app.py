@@ -139,9 +139,12 @@ def main() -> None:
         # A path or a label can hold what the terminal's encoding cannot.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # Asked to end by the system, end as by Ctrl-C: the embedded server is stopped too.
+    # Asked to end by the system, end as by Ctrl-C: what was unpacked is removed, the embedded
+    # server is stopped. So if the terminal is closed, but for nohup.
     current.terminated = False
     signal.signal(signal.SIGTERM, _terminate)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         code = app(standalone_mode=False)
         if code == ExitCode.INTERRUPTED:  # typer's word for Ctrl-C
@@ -189,7 +192,8 @@ def _fail(message: str, hint: str, code: ExitCode, **details: Any) -> int:
             sys.stderr.write(f"hint:  {hint}\n")
         if current.json:
             _write_json({"error": message, "hint": hint, "exit_code": int(code), **details})
-    except BrokenPipeError:
-        # Whoever read it (`| tee`) has gone; the exit code says it still. Python would complain.
+    except OSError:
+        # Whoever read it (`| tee`, a terminal) has gone, or there is no room for it. The exit code
+        # says it still; Python would complain at its end.
         sys.stderr.close()
     return int(code)
