@@ -433,6 +433,7 @@ def test_a_dry_run_of_a_run_taken_back_says_so(tmp_path, database, run_harca):
 
     assert dry.code == 0
     assert dry.json["before"]
+    assert (dry.json["store"], dry.json["dry_run"]) == (str(tmp_path / "store"), True)
     assert (last.code, last.err.splitlines()[0]) == (1, "error: there is no run to take back")
 
 
@@ -458,3 +459,36 @@ def test_a_conflict_in_a_run_whose_rows_were_changed_names_both(
     assert "1 row of run 1 changed since loading" in done.err
     assert "The run stopped as key " in done.err
     assert "`harca rollback 1 --changed keep`" in done.err
+
+
+def test_a_downgrade_takes_its_own_runs_back_and_a_dry_run_is_refused_as_the_rollback_is(
+    tmp_path, conn, database, run_harca, run_alembic
+):
+    store, other = write_store(tmp_path / "store", 3), write_store(tmp_path / "other", 2, seed=2)
+    run_alembic("-n", "data", "-x", f"store={store}", "upgrade", "head", database=database)
+    run_harca("migrate", other, database=database)
+
+    refused = [
+        run_harca("rollback", "1", *options, database=database) for options in ((), ("--dry-run",))
+    ]
+    down = run_alembic("-n", "data", "downgrade", "base", database=database)
+
+    assert [done.code for done in refused] == [4, 4]
+    assert refused[0].err == refused[1].err
+    assert down.code == 0, down.err
+    assert conn.execute("SELECT DISTINCT store FROM vector_embeddings").fetchall() == [
+        (str(other),)
+    ]
+
+
+def test_a_server_lost_before_the_run_is_known_is_told_so(
+    tmp_path, conn, database, network, run_harca, impatient
+):
+    run_harca("migrate", write_store(tmp_path / "store", 3), database=database)
+    network.cut_at(b"FROM load_runs")
+
+    done = run_harca("rollback", "last", database=network.through(database))
+
+    assert done.code == 1
+    assert "error: the latest run is not taken back, nothing was changed: " in done.err
+    assert "The run is" not in done.err
