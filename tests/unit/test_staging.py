@@ -24,7 +24,7 @@ import zstandard
 
 from harca.errors import LfsPointer, MissingLibrary, SourceError, StoreNotFound
 from harca.readers import staging
-from harca.readers.staging import archives_in, is_url, shown, staged
+from harca.readers.staging import address, archives_in, is_url, shown, staged
 
 FILES = {"store/items.jsonl": b'{"a": 1}\n' * 400, "store/inner/日本.txt": b"text", "store/e": b""}
 
@@ -324,6 +324,13 @@ def test_what_is_not_there_is_said(memory):
         staged("memory://bucket/none"),
     ):
         pass
+
+
+def test_a_file_has_one_name_however_it_is_given(tmp_path):
+    path = tmp_path / "a store"
+
+    assert address(path.as_uri()) == address(str(path)) == str(path)
+    assert address(path.as_uri().replace("file:", "FILE:")) == str(path)
 
 
 def test_a_url_of_a_file_is_that_file(tmp_path):

@@ -79,6 +79,15 @@ def shown(path: str) -> str:
     return without_login(path)
 
 
+def _is_of_a_file(path: str) -> bool:
+    return path[:7].lower() == "file://"
+
+
+def _path(path: str) -> Path:
+    """Return the path that is given, as such or in a URL of a file."""
+    return Path(url2pathname(urlsplit(path).path) if _is_of_a_file(path) else path)
+
+
 @contextmanager
 def staged(path: str) -> Iterator[Path]:
     """Give a store as a local file or folder; what was made for that is removed afterwards.
@@ -118,8 +127,13 @@ def staged(path: str) -> Iterator[Path]:
 
 
 def address(path: str) -> str:
-    """Return where a store is, for the ledger and as its name: absolute, and nothing secret."""
-    return shown(path) if is_url(path) else printable(str(Path(path).resolve()))
+    """Return where a store is, for the ledger and as its name: absolute, and nothing secret.
+
+    One store has one name, or it would be loaded twice: of a file, a URL is as good as its path.
+    """
+    if is_url(path) and not _is_of_a_file(path):
+        return shown(path)
+    return printable(str(_path(path).resolve()))
 
 
 def archives_in(folder: Path) -> list[str]:
@@ -424,8 +438,8 @@ def _unzip(file: Path, folder: Path, budget: _Budget) -> None:
 def _fetched(url: str, stack: ExitStack) -> Path:
     """Return what is at *url* as a local file or folder."""
     protocol = url.partition("://")[0].lower()
-    if protocol == "file":
-        return Path(url2pathname(urlsplit(url).path))
+    if _is_of_a_file(url):
+        return _path(url)
     name, extra = _LIBRARIES.get(protocol, (f"fsspec's adapter for {protocol}://", "remote"))
     try:
         fsspec = importlib.import_module("fsspec")
