@@ -1,13 +1,16 @@
 """What a rollback refuses, keeps, discards and finishes, and what it says when it is cut off."""
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from harca import migrations
 from harca.apply import FIRST
 from harca.errors import TargetError
+from harca.postgres.connect import database as resolve_database
 from harca.retry import Patience
 from harca.rollback import rollback
 from tests.faults.proxy import How, Proxy
@@ -492,3 +495,32 @@ def test_a_server_lost_before_the_run_is_known_is_told_so(
     assert done.code == 1
     assert "error: the latest run is not taken back, nothing was changed: " in done.err
     assert "The run is" not in done.err
+
+
+@pytest.fixture
+def short_sighted(database, conn):
+    """The database as a role reaches it from which a policy hides what harca has loaded."""
+    role = f"short_sighted_{secrets.token_hex(4)}"
+    conn.execute(f"CREATE ROLE {role}")
+    conn.execute(f"GRANT SELECT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
+    conn.execute("ALTER TABLE vector_embeddings ENABLE ROW LEVEL SECURITY")
+    conn.execute("CREATE POLICY own ON vector_embeddings USING (store IS NULL)")
+    yield resolve_database(make_conninfo(database.conninfo, options=f"-c role={role}"))
+    conn.execute(f"DROP OWNED BY {role}")
+    conn.execute(f"DROP ROLE {role}")
+
+
+def test_a_run_whose_rows_a_policy_hides_is_not_called_taken_back(
+    tmp_path, database, conn, short_sighted, run_harca
+):
+    run_harca("migrate", write_store(tmp_path / "store", 3), database=database)
+
+    previewed = run_harca("rollback", "last", "--dry-run", database=short_sighted)
+    done = run_harca("rollback", "last", database=short_sighted)
+
+    for refused in (previewed, done):
+        assert refused.code == 1
+        assert "row-level security" in refused.err
+    assert "run 1 is not taken back, nothing was changed" in done.err
+    assert conn.execute("SELECT status FROM load_runs").fetchall() == [("verified",)]
+    assert len(rows(conn)) == 3
