@@ -204,13 +204,16 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(tmp_path, conn, d
 
     assert rows(conn) == before
     assert [dry[choice].code for choice in dry] == [4, 0, 0]
-    assert "run 2 would be taken back: 1 rows deleted, 1 restored" in dry["keep"].out
+    assert "run 2 would be taken back: 1 row deleted, 1 restored" in dry["keep"].out
     assert "1 changed since: kept" in dry["keep"].out
     assert "run 2 would be taken back: 2 rows deleted, 1 restored" in dry["delete"].out
-    assert "1 changed since: this is refused" in dry["refuse"].out
+    assert (
+        "1 changed since: this is refused, --changed keep or --changed delete decides"
+        in dry["refuse"].out
+    )
     assert read_only.out == dry["delete"].out
     assert run_harca("rollback", "last", "--changed", "keep", database=database).out == (
-        "run 2 taken back: 1 rows deleted, 1 restored, 1 changed since and kept\n"
+        "run 2 taken back: 1 row deleted, 1 restored, 1 changed since and kept\n"
     )
 
 

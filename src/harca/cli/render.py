@@ -293,13 +293,14 @@ def taken_back(done: "RolledBack") -> str:
     if done.before:
         finished = "indexes are adapted now, which was left to do" if done.finished else ""
         return f"{run} was taken back at {done.before}; {finished or 'nothing was changed'}"
-    counts = f"{done.deleted:,} rows deleted, {done.restored:,} restored"
+    counts = f"{counted(done.deleted, 'row')} deleted, {done.restored:,} restored"
     if not done.dry_run:
         kept = f", {done.kept:,} changed since and kept" if done.kept else ""
         return f"{run} taken back: {counts}{kept}"
     lines = [f"{run} would be taken back: {counts}"]
     if done.changed:
-        fate = "kept" if done.kept else "this is refused" if done.refused else "discarded"
+        refused = "this is refused, --changed keep or --changed delete decides"
+        fate = "kept" if done.kept else refused if done.refused else "discarded"
         lines.append(f"{len(done.changed):,} changed since: {fate}")
         lines += [f"  {change}" for change in done.changed[:_SHOWN_CHANGES]]
         if len(done.changed) > _SHOWN_CHANGES:
