@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 DEMO := $(BIN)/harca
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test coverage lint format lock clean
 
 help:  ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,13 @@ demo: setup  ## Migrate examples/ into an embedded PostgreSQL, verify, search
 
 test: setup  ## Run every test; on Docker where it answers, else on the embedded server
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+coverage: setup  ## Run every test, and say which lines and branches none has run
+	rm -rf .coverage
+	mkdir .coverage
+	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: setup  ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -249,3 +249,21 @@ def test_a_row_given_to_another_run_in_every_trace_is_found(tmp_path, database, 
 
     assert found.code == 3
     assert [one["name"] for one in found.json["checks"] if not one["ok"]] == ["labels"]
+
+
+def test_several_stores_are_compared_in_one_go(tmp_path, database, conn, run_harca):
+    for name in ("one", "two"):
+        store = write_store(tmp_path / name, 3, seed=len(name))
+        run_harca("migrate", store, "--name", name, database=database)
+    conn.execute("DELETE FROM vector_embeddings WHERE store = 'two' AND content = 'テキスト 1'")
+
+    found = run_harca("verify", "--json", database=database)
+
+    assert found.code == 3
+    assert [one["store"] for one in found.json["stores"]] == ["one", "two"]
+    assert [one["ok"] for one in found.json["stores"]] == [True, False]
+    assert found.json["mismatch_count"] == 1
+    assert [(one["store"], one["difference"]) for one in found.json["mismatches"]] == [
+        ("two", "missing")
+    ]
+    assert {one["store"] for one in found.json["checks"] if not one["ok"]} == {"two"}
