@@ -500,7 +500,9 @@ def test_an_interrupted_load_goes_on(store, plan, load, conn):
     plan(store, "--batch-rows", "5")
     conn.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN IF (SELECT count(*) FROM vector_embeddings) > 6 THEN RAISE 'full'; END IF; "
+        "$$ BEGIN IF (SELECT count(*) FROM vector_embeddings) > 6 "
+        # With an error that no record is to blame for, or the record would be rejected.
+        "THEN RAISE 'full' USING ERRCODE = '53100'; END IF; "
         "RETURN NULL; END $$; "
         "CREATE TRIGGER fail AFTER INSERT ON vector_embeddings EXECUTE FUNCTION fail()"
     )
