@@ -52,6 +52,16 @@ def test_a_second_process_is_refused_with_who_is_at_it(store, database, run_harc
     assert f"SELECT pg_terminate_backend({pid})" in done.err
 
 
+def test_a_session_that_was_just_closed_is_in_nobodys_way(store, database, monkeypatch):
+    monkeypatch.setattr(lock, "_CLOSES_WITHIN_S", 60)
+    before = database.connect()
+    lock_store(before, str(store))
+    threading.Timer(0.2, before.close).start()
+
+    with database.connect() as conn:
+        lock_store(conn, str(store))
+
+
 def other_user(database):
     with database.connect() as conn:
         return conn.execute("SELECT session_user").fetchone()[0]

@@ -30,8 +30,10 @@ INDEX_LOCK = "SELECT hashtextextended('harca', 2)"
 _STORE_LOCK = "SELECT hashtextextended(%s, 0)"
 
 _ASK_EVERY_S = 0.3
-# A session of ours that is told to end does so as soon as it is scheduled.
+# A session of ours that is told to end does so as soon as it is scheduled. So does one that its
+# client has closed: who does one thing after the other must not meet the lock of the first.
 _ENDS_WITHIN_S = 10
+_CLOSES_WITHIN_S = 1
 
 # How often it is looked whether the lock is still held, and how long the answer may take
 # before the session that holds it counts as lost: as long as libpq waits for the network.
@@ -106,12 +108,13 @@ def lock_store(
         ours.end(conn)
         # Before it has the lock: the answer to that can be lost, and the lock be held all the same.
         ours.add(conn)
-    until = monotonic() + _ENDS_WITHIN_S
+    began = monotonic()
     while not _is_free(conn, key[0]):
-        found = holder(conn, key[0])
-        if found is not None and not (ours is not None and ours.include(found)):
+        found, waited_s = holder(conn, key[0]), monotonic() - began
+        is_ours = found is None or (ours is not None and ours.include(found))
+        if found is not None and not is_ours and waited_s > _CLOSES_WITHIN_S:
             raise StoreBusy(store, held_by=found)
-        if monotonic() > until:
+        if waited_s > _ENDS_WITHIN_S:
             raise TargetError(
                 f'the server still holds the lock of store "{store}" for a connection that was '
                 "lost",
