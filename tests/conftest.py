@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -25,6 +26,10 @@ from harca import migrations
 from harca.apply import FIRST
 from harca.postgres.connect import VARIABLES, Database
 from harca.postgres.connect import database as resolve_database
+
+# Started in the background, tests have no SIGINT, nor have the processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

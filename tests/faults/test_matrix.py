@@ -229,10 +229,12 @@ def small_grounds(
 ) -> Iterator[Grounds]:
     """The server with that disk, on which all databases are."""
     folder = tmp_path_factory.mktemp("grounds")
+    place = sql.Literal(str(disk.folder))
     with psycopg.connect(own.url, autocommit=True) as conn:
-        place = sql.Literal(str(disk.folder))
         conn.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(place))
-        yield from _grounds(Grounds(own.url, commands, stores, folder, tablespace="small"))
+    yield from _grounds(Grounds(own.url, commands, stores, folder, tablespace="small"))
+    # By a new connection: meanwhile the server may have been stopped for other tests.
+    with psycopg.connect(own.url, autocommit=True) as conn:
         conn.execute("DROP TABLESPACE small")
 
 
