@@ -144,7 +144,9 @@ def _by_pg_dump(
             check=False,
         )
     said = done.stderr.decode("utf-8", "replace")
-    if done.returncode == -signal.SIGXFSZ or any(reason in said for reason in _NO_ROOM):
+    # What is behind ERROR the server says: of its own disk, not of the folder's.
+    own = said.partition("ERROR:")[0]
+    if done.returncode == -signal.SIGXFSZ or any(reason in own for reason in _NO_ROOM):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.path / DUMP))
     if done.returncode:
         raise _Failed(f"pg_dump: {_last_line(said) or f'ended with {done.returncode}'}")
