@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Tests wait for servers as much as they work.
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
 DEMO := $(BIN)/harca
 
 .PHONY: help setup demo test coverage lint format lock clean
@@ -42,12 +45,12 @@ demo: setup  ## Migrate examples/ into an embedded PostgreSQL, verify, search
 	@echo "The demo has a database of its own; to look at it: HARCA_HOME=$(HARCA_HOME) $(DEMO) status"
 
 test: setup  ## Run every test; on Docker where it answers, else on the embedded server
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 coverage: setup  ## Run every test, and say which lines and branches none has run
 	rm -rf .coverage
 	mkdir .coverage
-	$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m coverage run -m pytest --numprocesses $(PROCESSES) --dist worksteal
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

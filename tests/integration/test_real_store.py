@@ -5,6 +5,8 @@ import pytest
 
 from harca.postgres.connect import Database
 
+pytestmark = pytest.mark.one_server
+
 SPACES = {3: 5, 384: 1106, 768: 1000, 1000: 1, 1536: 784}
 
 

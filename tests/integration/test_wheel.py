@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.stores import write_store
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
