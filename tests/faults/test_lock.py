@@ -321,7 +321,6 @@ def test_four_first_migrations_at_once_all_succeed(tmp_path, empty_database):
     ended = [(one.communicate(timeout=240)[1], one.returncode) for one in all_of_them]
 
     assert [code for _, code in ended] == [0, 0, 0, 0], ended
-    assert sum("waiting for another harca to be done: server process" in err for err, _ in ended)
     with empty_database.connect() as conn:
         assert conn.execute("SELECT count(*) FROM vector_embeddings").fetchone() == (12,)
         assert conn.execute(
