@@ -24,6 +24,7 @@ pytestmark = pytest.mark.one_server
 
 KILLS = 200
 LOADS = 25
+PARTS = 5  # of them, which can be run side by side
 SEED = int(os.environ.get("HARCA_KILL_SEED") or random.SystemRandom().randrange(10**9))
 
 _RECORDS = 30
@@ -141,21 +142,22 @@ class Killer:
         return found or (0, 0, "none")
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 def test_two_hundred_kills_lose_no_row_and_load_none_twice(
-    database: Database, tmp_path: Path
+    part: int, database: Database, tmp_path: Path
 ) -> None:
     print(f"HARCA_KILL_SEED={SEED}")  # noqa: T201
-    dice = random.Random(SEED)
+    dice = random.Random(f"{SEED}/{part}")
     with ForkServer() as commands, database.connect() as conn:
         killer = Killer(commands, database, conn, tmp_path, dice)
-        for number in range(LOADS):
+        for number in range(part, LOADS, PARTS):
             _load_and_kill(killer, number, tmp_path / f"store-{number}")
         unsound = conn.execute(_UNSOUND).fetchall()
 
     print(killer.hits)  # noqa: T201
     assert unsound == []
-    assert killer.hits.total() == KILLS
-    assert killer.hits["running"] > 0.6 * KILLS
+    assert killer.hits.total() == KILLS // PARTS
+    assert killer.hits["running"] > 0.5 * KILLS // PARTS
 
 
 def _load_and_kill(killer: Killer, number: int, folder: Path) -> None:
@@ -163,7 +165,7 @@ def _load_and_kill(killer: Killer, number: int, folder: Path) -> None:
     store = Store(folder, random.Random(killer.dice.random()))
     store.write()
     options = ["--batch-rows", "5", "--on-conflict", _POLICIES[number % len(_POLICIES)]]
-    if number % 5:
+    if number % 7:
         options.append("--no-backup")
     for part in range(2):
         for _ in range(KILLS // LOADS // 2):
