@@ -85,7 +85,8 @@ def _outranks(record: Record, digest: bytes, known: Known, policy: OnConflict) -
     if ours != theirs:
         return (ours < theirs) if oldest else (ours > theirs)
     fresh = digest not in known.losers
-    if not known.is_this_runs:
+    # What an attempt of this run left that was interrupted may be in the store no more.
+    if not known.is_this_runs or not known.settled:
         return fresh and not oldest
     return (fresh, digest) > (known.digest not in known.losers, known.digest)
 

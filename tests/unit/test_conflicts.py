@@ -98,7 +98,7 @@ def shuffled(draw, store=stores()):  # noqa: B008  # a strategy is a value
 
 # --- decide() ---------------------------------------------------------------------------
 
-LOW, HIGH = b"\x01" * 32, b"\x02" * 32
+LOW, MIDDLE, HIGH = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,13 @@ def test_what_lost_before_loses_again_while_its_winner_is_there():
     )
 
     assert decide(record(), HIGH, known, NEWEST) is Fate.CONFLICT
+
+
+@pytest.mark.parametrize("ours", [LOW, HIGH], ids=["lower", "higher"])
+def test_what_was_rewritten_after_an_interruption_wins_over_what_is_in_of_it(ours):
+    left = Known(MIDDLE, None, "the table", loaded_by_run=True, settled=False)
+
+    assert decide(record(), ours, left, NEWEST) is Fate.REPLACE
 
 
 def when(date):
