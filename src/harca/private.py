@@ -1,5 +1,6 @@
 """Files and folders that hold people's texts, for their owner alone, whatever the umask says."""
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +15,7 @@ def make_folder(folder: Path, *, enter: bool = False) -> None:
         enter: Others may pass through it to what they may read in it, and see nothing else.
     """
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(_FOLDER, parents=True)
     except FileExistsError:
         if not folder.is_dir():
             raise
@@ -28,9 +29,9 @@ def create(path: Path) -> BinaryIO:
     Raises:
         FileExistsError: It is there already.
     """
-    file = path.open("xb")
-    path.chmod(_FILE)  # while it is empty
-    return file
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE)
+    os.fchmod(file, _FILE)  # of which the umask may have taken away
+    return os.fdopen(file, "wb")
 
 
 def close_to_others(folder: Path) -> None:
