@@ -2,11 +2,10 @@
 
 import pytest
 
-from harca.readers import files, json_files
+from harca.readers import files
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look as often, but not as long, at what may be half written: nobody writes here."""
-    for module in (files, json_files):
-        monkeypatch.setattr(module, "REREAD_PAUSES_S", (0.0001,) * len(files.REREAD_PAUSES_S))
+    monkeypatch.setattr(files, "_REREAD_PAUSES_S", (0.0001,) * len(files._REREAD_PAUSES_S))

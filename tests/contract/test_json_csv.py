@@ -473,7 +473,7 @@ def test_a_line_that_is_being_written_is_read_when_it_is_finished(tmp_path, monk
         with path.open("a") as file:
             file.write(lines[-1][-20:] + "\n" + lines[0].replace('"0"', '"3"') + "\n")
 
-    monkeypatch.setattr("harca.readers.json_files.time.sleep", write_the_rest)
+    monkeypatch.setattr("harca.readers.files.time.sleep", write_the_rest)
 
     # What has come behind the end that the file had is for the next pass.
     assert [getattr(item, "key", item) for item in reader.items()] == ["0", "1", "2"]

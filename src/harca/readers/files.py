@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +22,7 @@ SKIPPED_FOLDERS = frozenset({".git", ".harca", "node_modules"})
 
 # Before what is being written is read again: the writer may need a moment, and may begin
 # again just then.
-REREAD_PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+_REREAD_PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 _LFS_POINTER = b"version https://git-lfs"
 
 _LONG_INTEGER = re.compile(rb"(?<![\d.])\d{19}")
@@ -101,7 +102,7 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
     HARCA writes in place, so that a reader can meet half a file. An old file that is cut
     short stays so: no use waiting.
     """
-    for attempt, pause_s in enumerate((*REREAD_PAUSES_S, None)):
+    for attempt in count():
         found = read_file(path, origin)
         if found.rejection is not None:
             return found, None
@@ -117,11 +118,24 @@ def read_json(path: str, origin: str, parse: Callable[[bytes], Any]) -> tuple[Fo
                 )
                 return found, None
             found.rejection = Rejection(origin, Reason.UNPARSABLE, short(exc), found.data)
-            emptied = not found.data and attempt < _EMPTY_REREADS
-            if pause_s is None or not (emptied or being_written(path)):
+            if not given_time(path, attempt, is_empty=not found.data):
                 return found, None
-            time.sleep(pause_s)
     raise AssertionError("unreachable")
+
+
+def given_time(path: str, attempt: int, *, is_empty: bool = False) -> bool:
+    """Pause if the file at *path* may just be about to be finished; return whether it may.
+
+    Args:
+        attempt: How often it was given time before.
+        is_empty: There was nothing in it, as there is while a file is rewritten in place.
+    """
+    if attempt == len(_REREAD_PAUSES_S):
+        return False
+    if not (is_empty and attempt < _EMPTY_REREADS) and not _being_written(path):
+        return False
+    time.sleep(_REREAD_PAUSES_S[attempt])
+    return True
 
 
 def until_it_ends(path: str, ends: bytes) -> None:
@@ -129,12 +143,10 @@ def until_it_ends(path: str, ends: bytes) -> None:
 
     For files that are read piece by piece, which cannot be begun again.
     """
-    for attempt, pause_s in enumerate(REREAD_PAUSES_S):
+    for attempt in count():
         end = _end(path).rstrip()
-        emptied = not end and attempt < _EMPTY_REREADS
-        if (end and end[-1] in ends) or not (emptied or being_written(path)):
+        if (end and end[-1] in ends) or not given_time(path, attempt, is_empty=not end):
             return
-        time.sleep(pause_s)
 
 
 def _end(path: str) -> bytes:
@@ -162,7 +174,7 @@ def exact_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8-sig"))
 
 
-def being_written(path: str) -> bool:
+def _being_written(path: str) -> bool:
     """Say whether a file was written to in the last second."""
     try:
         return time.time() - os.stat(path).st_mtime < 1.0  # noqa: PTH116  # a str already

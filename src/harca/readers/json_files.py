@@ -7,9 +7,9 @@ Also what is JSON of these shapes: Spring AI's ``SimpleVectorStore.save``, LangC
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,11 +18,10 @@ from harca.model import Item, Reason, Rejection
 from harca.readers.base import Defaults, StoreReader
 from harca.readers.files import (
     MAX_FILE_BYTES,
-    REREAD_PAUSES_S,
     as_payload,
-    being_written,
     exact_json,
     files_at,
+    given_time,
     open_binary,
     origin_of,
     read_json,
@@ -224,13 +223,12 @@ def _finished(
 
     The last line of a file that is being appended to is given time to be finished.
     """
-    for pause_s in (*REREAD_PAUSES_S, None):
+    for attempt in count():
         try:
             return line, exact_json(line), None
         except (ValueError, RecursionError) as exc:
-            if pause_s is None or line.endswith(b"\n") or not being_written(str(file)):
+            if line.endswith(b"\n") or not given_time(str(file), attempt):
                 return line, None, exc
-        time.sleep(pause_s)
         line += stream.readline(MAX_FILE_BYTES)
     raise AssertionError("unreachable")
 
