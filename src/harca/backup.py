@@ -134,7 +134,7 @@ def _tables(conn: psycopg.Connection[Any]) -> list[OwnedTable]:
 
 
 def _is_resumed(conn: psycopg.Connection[Any], store: str) -> bool:
-    if conn.execute("SELECT to_regclass('load_runs')").fetchone() == (None,):
+    if not owned.is_there(conn, "load_runs"):
         return False
     row = conn.execute(
         "SELECT status FROM load_runs WHERE store = %s AND revision IS NULL "
@@ -160,7 +160,7 @@ def _back_up(
         digests = _store(folder, *store) if store else None
         with dump.snapshot(conn) as snapshot:
             dumped = dump.write(conn, target, tables, folder, snapshot=snapshot, method=method)
-            stores = _stores(conn)
+            stores = owned.stores(conn)
         contents = Contents(
             made_at=made_at.isoformat(timespec="seconds"),
             harca=harca.__version__,
@@ -182,13 +182,6 @@ def _back_up(
 def _store(folder: NewFolder, shown: str, path: Path) -> dict[str, Any]:
     with folder.create(STORE) as file:
         return store_digests.write(path, file, shown=address(shown)).as_dict()
-
-
-def _stores(conn: psycopg.Connection[Any]) -> list[str]:
-    if conn.execute("SELECT to_regclass('load_runs')").fetchone() == (None,):
-        return []
-    found = conn.execute("SELECT DISTINCT store FROM load_runs ORDER BY store")
-    return [store for (store,) in found]
 
 
 def _version(conn: psycopg.Connection[Any]) -> str:

@@ -18,7 +18,7 @@ from alembic.script.revision import RevisionError
 
 from harca import operations as operations  # registers them, where no entry point does
 from harca.errors import HarcaError, SchemaNotReady, SeveralHeads, TargetError, UnknownRevision
-from harca.postgres import lock
+from harca.postgres import lock, owned
 from harca.postgres.connect import Database, database, target_error, translated
 from harca.redact import redacted
 
@@ -186,8 +186,8 @@ def require_ledger(target: Database) -> None:
         SchemaNotReady: Runs cannot be found, so none can be taken back.
     """
     with translated(), target.connect() as conn:
-        row = conn.execute("SELECT to_regclass('load_runs')").fetchone()
-    if row == (None,):
+        has_ledger = owned.is_there(conn, "load_runs")
+    if not has_ledger:
         raise SchemaNotReady(found=current(target), expected=LEDGER)
 
 

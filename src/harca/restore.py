@@ -72,7 +72,7 @@ def restore(
     contents = backup_folder.read(folder)
     with translated(), target.connect() as conn:
         with target.connect() as locker:
-            for store in sorted({*contents.stores, *_stores(conn)}):
+            for store in sorted({*contents.stores, *owned.stores(conn)}):
                 lock_store(locker, store)
             watcher.stage("schema")
             _move_schema(target, conn, folder, contents, replace=replace)
@@ -89,12 +89,6 @@ def restore(
             watcher.stage("index")
             built = indexes.build(conn, progress=watcher.stage)
     return Restored(folder, contents, replaced, migrations.current(target), built)
-
-
-def _stores(conn: psycopg.Connection[Any]) -> list[str]:
-    if conn.execute("SELECT to_regclass('load_runs')").fetchone() == (None,):
-        return []
-    return [store for (store,) in conn.execute("SELECT DISTINCT store FROM load_runs")]
 
 
 def _move_schema(
@@ -134,7 +128,7 @@ def _move_schema(
 
 def _are_kept_since(conn: psycopg.Connection[Any], contents: Contents) -> bool:
     """Say whether an old table has been replaced by a view that was in its place then."""
-    if conn.execute("SELECT to_regclass('legacy_tables')").fetchone() == (None,):
+    if not owned.is_there(conn, "legacy_tables"):
         return False
     kept = conn.execute(
         "SELECT schema_name, table_name FROM legacy_tables WHERE kept_in IS NOT NULL"

@@ -1,9 +1,14 @@
 """The SQL half of `harca.fingerprint`, and the queries in ``sql/``."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from typing import Any
 
+import psycopg
 from psycopg import sql
+
+from harca.fingerprint import Fingerprint
 
 # Other than from an object, nothing can be taken.
 _LASTING = sql.SQL(
@@ -52,3 +57,15 @@ def dated_strictly(row: str, run: str) -> sql.Composed:
     return sql.SQL("CASE WHEN {row}.created_at IS NULL THEN '-infinity' ELSE {dated} END").format(
         row=sql.Identifier(row), dated=dated(row, run)
     )
+
+
+def summed(
+    conn: psycopg.Connection[Any],
+    digests: sql.Composable,
+    values: Mapping[str, Any] | None = None,
+) -> Fingerprint:
+    """Return the fingerprint of the column ``digest`` of a query; the server reads the rows."""
+    total = Fingerprint()
+    for bucket, count, part in conn.execute(composed("summed", digests=digests), values):
+        total.add_part(bucket, count, int(part))
+    return total

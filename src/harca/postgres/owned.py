@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from harca.fingerprint import Fingerprint
 from harca.postgres import legacy
-from harca.postgres.digest import composed, query
+from harca.postgres.digest import query, summed
 from harca.postgres.schema import metadata
 
 # Which data revisions are applied. That of the schema is no row to be put back: it says how
@@ -84,6 +84,18 @@ def settle(conn: psycopg.Connection[Any]) -> None:
     )
 
 
+def is_there(conn: psycopg.Connection[Any], table: str) -> bool:
+    """Say whether there is a *table* of harca's own: not before the schema has come to it."""
+    return conn.execute("SELECT to_regclass(%s)", [table]).fetchone() != (None,)
+
+
+def stores(conn: psycopg.Connection[Any]) -> list[str]:
+    """Return all stores that the ledger knows, in order."""
+    if not is_there(conn, "load_runs"):
+        return []
+    return [store for (store,) in conn.execute("SELECT DISTINCT store FROM load_runs ORDER BY 1")]
+
+
 def find_own(conn: psycopg.Connection[Any]) -> list[OwnedTable]:
     """Return harca's tables that are there; one that references another comes after it."""
     names = [*(table.name for table in metadata.sorted_tables), DATA_VERSION]
@@ -97,7 +109,7 @@ def find_old(conn: psycopg.Connection[Any]) -> list[OwnedTable]:
         for table in legacy.find(conn)
         if table.is_ours and table.kind == "r"
     }
-    if conn.execute("SELECT to_regclass('legacy_tables')").fetchone() != (None,):
+    if is_there(conn, "legacy_tables"):
         found = conn.execute(
             "SELECT schema_name, table_name, kept_in FROM legacy_tables WHERE kept_in IS NOT NULL"
         )
@@ -137,11 +149,10 @@ def fingerprint(
     conn: psycopg.Connection[Any], table: OwnedTable, columns: list[str] | None = None
 ) -> Fingerprint:
     """Return the fingerprint of all rows; needs `settle`. The server reads them."""
-    statement = composed("table_fingerprint", digest=table.digest(columns), table=table.identifier)
-    total = Fingerprint()
-    for bucket, count, part in conn.execute(statement):
-        total.add_part(bucket, count, int(part))
-    return total
+    digests = sql.SQL("SELECT {} AS digest FROM {} t").format(
+        table.digest(columns), table.identifier
+    )
+    return summed(conn, digests)
 
 
 def has_rows(conn: psycopg.Connection[Any], tables: list[OwnedTable]) -> bool:

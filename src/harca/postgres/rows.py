@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from harca.fingerprint import BUCKETS, Fingerprint, digest
 from harca.model import Record, Tally
 from harca.postgres import frames, refused, seals
-from harca.postgres.digest import composed, dated_strictly, row_digest
+from harca.postgres.digest import composed, dated_strictly, row_digest, summed
 from harca.verify import Difference, Seen, Verification
 
 _FIELDS = ("model_id", "content", "created_at", "embedding", "metadata", "source", "run_id")
@@ -72,23 +72,17 @@ class StoreRows:
 
     def seen(self, *, without: Collection[str] = ()) -> Seen:
         """Return the rows' fingerprints; the server reads them, nothing is sent."""
-        rows, labels = self._fingerprints("fingerprint", without)
-        outlived, _ = self._fingerprints("outlived_rows")
-        return Seen(rows, labels, outlived)
+        rows, labels = self._fingerprints(without)
+        return Seen(rows, labels, summed(self.conn, _filled("outlived_rows"), self._values))
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of all records."""
-        return self._fingerprints("fingerprint")[0]
+        return self._fingerprints()[0]
 
-    def _fingerprints(
-        self, name: str, without: Collection[str] = ()
-    ) -> tuple[Fingerprint, Fingerprint]:
+    def _fingerprints(self, without: Collection[str] = ()) -> tuple[Fingerprint, Fingerprint]:
         contents, labels = Fingerprint(), Fingerprint()
-        parts = _digests()
-        del parts["created_at"]
-        statement = composed(name, **parts)
         values = {**self._values, "volatile": sorted(without)}
-        for bucket, count, part, is_label in self.conn.execute(statement, values):
+        for bucket, count, part, is_label in self.conn.execute(_filled("fingerprint"), values):
             (labels if is_label else contents).add_part(bucket, count, int(part))
         return contents, labels
 
@@ -150,7 +144,7 @@ class StoreRows:
             while some := list(islice(wanted, _AT_ONCE)):
                 self._copy("harca_refused", some, whole)
             values = {"buckets": list(within), "labels": labels}
-            statement = composed("mismatches", **_digests())
+            statement = _filled("mismatches")
             with self.conn.cursor("harca_mismatches", row_factory=dict_row) as cursor:
                 cursor.execute(statement, {**self._values, **values})
                 for row in cursor:
@@ -175,15 +169,17 @@ def _unpacked(noted: Any, name: str) -> Fingerprint:
         return Fingerprint()  # somebody has changed the notes: nothing is as noted
 
 
-def _digests() -> dict[str, sql.Composable]:
+def _filled(name: str) -> sql.Composed:
+    """Return ``sql/NAME.sql``, which needs some of these."""
     dated = dated_strictly("v", "r")
-    return {
-        "created_at": dated,
-        "row_digest": row_digest("v", created_at=dated),
-        "label_hash": composed("label_hash", row=sql.Identifier("v")),
-        "loser_digest": row_digest("s", created_at=sql.Identifier("s", "created_at")),
-        "outlived": composed("outlived"),
-    }
+    return composed(
+        name,
+        created_at=dated,
+        row_digest=row_digest("v", created_at=dated),
+        label_hash=composed("label_hash", row=sql.Identifier("v")),
+        loser_digest=row_digest("s", created_at=sql.Identifier("s", "created_at")),
+        outlived=composed("outlived"),
+    )
 
 
 def _staged_row(record: Record, record_digest: bytes, *, whole: bool) -> bytes:
