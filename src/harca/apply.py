@@ -8,7 +8,7 @@ from alembic.script import Script
 
 from harca import migrations, revisions
 from harca.errors import UsageError
-from harca.migrate import Migration, Watcher
+from harca.migrate import Migration
 from harca.migrations import DATA
 from harca.options import LoadOptions
 from harca.pins import Pins, require_as_planned
@@ -16,6 +16,7 @@ from harca.postgres.connect import Database
 from harca.readers.staging import shown
 from harca.redact import redacted
 from harca.retry import Reached, retried
+from harca.watcher import Watcher
 
 # The one that comes with harca: its store is named where it is run, not in its file.
 FIRST = "7d3e5a1f0c84"

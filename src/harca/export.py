@@ -21,7 +21,6 @@ import psycopg
 
 from harca import private
 from harca.errors import HarcaError, Refused, UsageError
-from harca.migrate import Unwatched, Watcher
 from harca.model import Space
 from harca.options import check_folder
 from harca.postgres import export as table
@@ -31,6 +30,7 @@ from harca.postgres.lock import watched
 from harca.readers.vdf import HARCA, META, OURS
 from harca.retry import Reached, retried
 from harca.row_line import row_line
+from harca.watcher import Unwatched, Watcher
 
 _GROUP_BYTES = 16 << 20
 _VDF_VERSION = "0.1"

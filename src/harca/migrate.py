@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
@@ -37,6 +37,7 @@ from harca.readers.base import open_store
 from harca.readers.staging import address, shown, staged
 from harca.retry import Reached, retried
 from harca.verify import Reading, Verification, verify, verify_reading
+from harca.watcher import Unwatched, Watcher
 
 # What stays of an attempt: records that are in, then stages that are done.
 _LOAD, _INDEX, _VERIFY = 1, 2, 3
@@ -46,42 +47,6 @@ _LOAD, _INDEX, _VERIFY = 1, 2, 3
 MOST_PASSES = 3
 
 _REOPENED, _REOPENED_AFTER_S = 5, 0.2
-
-
-class Watcher(Protocol):
-    """Is told how a migration comes along."""
-
-    def stage(self, name: str, total: int | None = None) -> None:
-        """A stage begins; *total* entries are expected in it."""
-        ...
-
-    def step(self, done: int) -> None:
-        """*done* entries of the stage are done."""
-        ...
-
-    def trouble(self, message: str) -> None:
-        """Something went wrong that is tried again."""
-        ...
-
-    def wait(self, why: str | None) -> None:
-        """The stage waits, and why; None: it goes on."""
-        ...
-
-
-class Unwatched:
-    """Nobody is looking."""
-
-    def stage(self, name: str, total: int | None = None) -> None:
-        """Say nothing."""
-
-    def step(self, done: int) -> None:
-        """Say nothing."""
-
-    def trouble(self, message: str) -> None:
-        """Say nothing; the log has it."""
-
-    def wait(self, why: str | None) -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Protocol
 
 from harca.batching import Batch
 from harca.errors import UsageError
+from harca.watcher import Watcher
 
 # Often enough that nobody sees a throttled load stand and jump.
 _BATCHES_PER_S = 4
@@ -76,14 +76,6 @@ class Pace:
 FULL_SPEED = Pace()
 
 
-class Waiting(Protocol):
-    """Is told that a load waits, and that it goes on."""
-
-    def wait(self, why: str | None) -> None:
-        """The stage waits, and why; None: it goes on."""
-        ...
-
-
 class Throttle:
     """Lets no more than so many rows pass in a second, evenly."""
 
@@ -112,12 +104,12 @@ class Checkpoint:
         self,
         reasons: Sequence[Reason],
         throttle: Throttle | None,
-        waiting: Waiting,
+        watcher: Watcher,
         *,
         clock: Callable[[], float] = monotonic,
         sleeping: Callable[[float], None] = sleep,
     ) -> None:
-        self._reasons, self._throttle, self._waiting = reasons, throttle, waiting
+        self._reasons, self._throttle, self._watcher = reasons, throttle, watcher
         self._clock, self._sleeping = clock, sleeping
         self._looks_at = clock()
 
@@ -132,11 +124,11 @@ class Checkpoint:
     def _wait(self) -> None:
         waited = False
         while why := self._why():
-            self._waiting.wait(why)
+            self._watcher.wait(why)
             waited = True
             self._sleeping(_LOOKS_EVERY_S)
         if waited:
-            self._waiting.wait(None)
+            self._watcher.wait(None)
 
     def _why(self) -> str | None:
         return next((why for reason in self._reasons if (why := reason())), None)

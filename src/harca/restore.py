@@ -9,12 +9,12 @@ import psycopg
 from harca import backup_folder, consolidate, migrations
 from harca.backup_folder import Contents
 from harca.errors import BackupUnusable, Refused, counted
-from harca.migrate import Unwatched, Watcher
 from harca.postgres import indexes, owned
 from harca.postgres.connect import Database, translated
+from harca.postgres.giving_way import until_free
 from harca.postgres.lock import lock_store, looked_after
-from harca.postgres.retry import retried
 from harca.postgres.undump import Replaced, Undump
+from harca.watcher import Unwatched, Watcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def restore(
             watcher.stage("restore")
             undump = Undump(conn, folder, contents)
             with looked_after(locker, conn):
-                replaced = retried(lambda: undump.replace(anything=replace))
+                replaced = until_free(lambda: undump.replace(anything=replace))
         if replaced.out_of_place and migrations.is_applied(target, consolidate.REVISION):
             # What stood in their place stands there again.
             consolidate.go_on(target, consolidate.options({}), watcher.stage)

@@ -13,9 +13,9 @@ from harca import migrations
 from harca.errors import Refused, RowsChanged, RunError, TargetError
 from harca.postgres import indexes, seals, undo
 from harca.postgres.connect import Database, translated
+from harca.postgres.giving_way import give_way_early
 from harca.postgres.legacy import FORMAT
 from harca.postgres.lock import OwnSessions, lock_store, watched
-from harca.postgres.retry import give_way_early
 from harca.retry import retried
 
 _ROLLED_BACK = "rolled back"

@@ -13,12 +13,13 @@ import pytest
 
 from harca import retry
 from harca.errors import RunError, Session, StoreBusy, TargetError
-from harca.migrate import Unwatched, migrate
+from harca.migrate import migrate
 from harca.options import LoadOptions
 from harca.postgres import lock
 from harca.postgres.connect import translated
 from harca.postgres.lock import INDEX_LOCK, OwnSessions, alone, lock_store, locked, watched
 from harca.rollback import rollback
+from harca.watcher import Unwatched
 from tests.faults.proxy import Proxy
 from tests.stores import write_store
 

@@ -8,12 +8,13 @@ import pytest
 
 from harca import migrations, retry
 from harca.errors import RunError, TargetError
-from harca.migrate import Unwatched, migrate, verify_store
+from harca.migrate import migrate, verify_store
 from harca.migrations import DATA
 from harca.options import LoadOptions
 from harca.postgres import lock
 from harca.retry import Patience
 from harca.rollback import rollback
+from harca.watcher import Unwatched
 from tests.faults.proxy import Proxy
 from tests.stores import write_store
 

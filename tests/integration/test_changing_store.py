@@ -9,9 +9,10 @@ from contextlib import closing, contextmanager
 import pytest
 
 from harca.cli import render
-from harca.migrate import MOST_PASSES, Unwatched, migrate
+from harca.migrate import MOST_PASSES, migrate
 from harca.options import LoadOptions
 from harca.postgres.lock import lock_store
+from harca.watcher import Unwatched
 from tests.stores import record, write_record, write_store
 
 pytestmark = pytest.mark.one_server

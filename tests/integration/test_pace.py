@@ -12,13 +12,14 @@ import pytest
 from psycopg import errors as pg
 
 from harca.errors import Refused
-from harca.migrate import Unwatched, migrate
+from harca.migrate import migrate
 from harca.options import LoadOptions
 from harca.pace import Limit, Pace
 from harca.postgres import pauses, pressure
 from harca.postgres.lock import lock_store
 from harca.postgres.pauses import WHY
 from harca.postgres.target import begin_run
+from harca.watcher import Unwatched
 from tests.stores import write_store
 
 pytestmark = pytest.mark.one_server

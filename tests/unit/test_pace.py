@@ -7,6 +7,7 @@ from harca.cli.progress import LineWatcher
 from harca.errors import UsageError
 from harca.model import Reason, Rejection
 from harca.pace import Checkpoint, Limit, Pace, Throttle
+from harca.watcher import Unwatched
 
 
 class Time:
@@ -24,7 +25,7 @@ class Time:
         self.now += seconds
 
 
-class Waits(list[str | None]):
+class Waits(Unwatched, list[str | None]):
     def wait(self, why):
         self.append(why)
 

@@ -4,7 +4,7 @@ from psycopg import sql
 
 from harca.postgres.consolidation import Consolidation
 from harca.postgres.digest import composed
-from harca.postgres.retry import give_way_early, retried
+from harca.postgres.giving_way import give_way_early, until_free
 
 # Triggers fire in the order of their names: one of the application's that changes the row
 # again must come later, or its change would be overwritten by what was before it.
@@ -48,7 +48,7 @@ def keep_in_step(step: Consolidation) -> None:
                     )
                 )
 
-    retried(attempt)
+    until_free(attempt)
 
 
 def replace_mirror(step: Consolidation) -> None:

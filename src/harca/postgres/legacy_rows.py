@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 
 from harca.postgres.consolidation import Consolidation
 from harca.postgres.digest import composed
-from harca.postgres.retry import give_way_early, retried
+from harca.postgres.giving_way import give_way_early, until_free
 
 BATCH_ROWS = 500
 
@@ -41,7 +41,7 @@ def copy(step: Consolidation, progress: Progress) -> None:
     blocks, done = _FIRST_BLOCKS, 0
     while first < last:
         end = min(first + blocks, last)
-        read = retried(partial(_batch, step, first, end, filenode))
+        read = until_free(partial(_batch, step, first, end, filenode))
         done += read
         progress(done)
         fitting = blocks * BATCH_ROWS // max(read, 1)
@@ -129,7 +129,7 @@ def repair(step: Consolidation) -> list[tuple[str, str]]:
     found = differences(step)
     for start in range(0, len(found), BATCH_ROWS):
         keys = [key for key, _ in found[start : start + BATCH_ROWS]]
-        retried(partial(_mend, step, keys))
+        until_free(partial(_mend, step, keys))
     return differences(step) if found else found
 
 

@@ -9,16 +9,16 @@ from psycopg.types.json import Jsonb
 from harca.errors import Refused
 from harca.postgres import grants, legacy_mirror, legacy_search
 from harca.postgres.consolidation import Consolidation
+from harca.postgres.giving_way import give_way_early, until_free
 from harca.postgres.legacy import KEPT, find, kept_in
 from harca.postgres.legacy_search import SearchFunction
-from harca.postgres.retry import give_way_early, retried
 
 _DELETED_AT_ONCE = 2_000
 
 
 def swap(step: Consolidation) -> None:
     """Keep the table aside and put its view in its place, in one short transaction."""
-    retried(partial(_swap, step))
+    until_free(partial(_swap, step))
 
 
 def _swap(step: Consolidation) -> None:
@@ -159,7 +159,7 @@ def _replace_functions(step: Consolidation, functions: list[SearchFunction]) -> 
 
 def restore(step: Consolidation) -> None:
     """Put the table back as it was, with all that was written meanwhile."""
-    retried(partial(_restore, step))
+    until_free(partial(_restore, step))
     _delete_rows(step)
 
 

@@ -7,9 +7,10 @@ import psycopg
 from psycopg.rows import scalar_row
 
 from harca.errors import Refused
-from harca.pace import Checkpoint, Limit, Pace, Throttle, Waiting
+from harca.pace import Checkpoint, Limit, Pace, Throttle
 from harca.postgres import pauses
 from harca.postgres.target import PostgresTarget
+from harca.watcher import Watcher
 
 # Without these rights the views have rows, but NULL in all that matters: no error says so.
 _MAY_SEE = "SELECT pg_has_role('pg_read_all_stats', 'USAGE')"
@@ -63,7 +64,7 @@ def exceeded(conn: psycopg.Connection[Any], limit: Limit) -> str | None:
     return f"{found:.0f} other sessions are at work ({limit.text})"
 
 
-def checkpoint(target: PostgresTarget, pace: Pace, waiting: Waiting) -> Checkpoint:
+def checkpoint(target: PostgresTarget, pace: Pace, watcher: Watcher) -> Checkpoint:
     """Return what a load passes before each batch.
 
     It asks on the target's own connection, which then has no transaction.
@@ -78,7 +79,7 @@ def checkpoint(target: PostgresTarget, pace: Pace, waiting: Waiting) -> Checkpoi
     return Checkpoint(
         [paused, *(partial(pressing, limit) for limit in pace.pause_when)],
         Throttle(pace.max_rows_per_s) if pace.max_rows_per_s else None,
-        waiting,
+        watcher,
     )
 
 

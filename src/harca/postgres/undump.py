@@ -15,8 +15,8 @@ from harca.errors import BackupUnusable, NotVerified, Refused, RowsCameAfter
 from harca.fingerprint import Fingerprint
 from harca.postgres import indexes, owned, programs
 from harca.postgres.dump import Method
+from harca.postgres.giving_way import give_way_early
 from harca.postgres.owned import OwnedTable
-from harca.postgres.retry import give_way_early
 
 Pair = tuple[OwnedTable | None, SavedTable | None]
 """A table that is there beside the same one in the backup."""

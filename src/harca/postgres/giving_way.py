@@ -1,4 +1,4 @@
-"""Locks that others hold: wait a little, let them pass, try again."""
+"""Locks that others hold: wait a little, let them pass, ask again."""
 
 import logging
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def give_way_early(conn: psycopg.Connection[Any]) -> None:
     conn.execute(_GIVE_WAY)
 
 
-def retried(attempt: Callable[[], _T]) -> _T:
+def until_free(attempt: Callable[[], _T]) -> _T:
     """Return what *attempt*, a whole transaction, returns; again while others hold its locks.
 
     Raises:
