@@ -29,8 +29,8 @@ from psycopg import sql
 
 from harca.model import Space
 from harca.options import LoadOptions
-from harca.postgres import indexes, search
-from harca.postgres.indexes import SpaceIndex
+from harca.postgres import indexes, search, space_index
+from harca.postgres.space_index import SpaceIndex
 
 K = 10
 _WARM_UP = 10
@@ -49,7 +49,7 @@ class Sides:
     def ask(self, query: NDArray[np.float32], *, index: bool) -> tuple[float, set[int]]:
         """Return the milliseconds that a search takes, and the rows found."""
         conn = self.indexed if index else self.exact
-        search.valid_index = indexes.valid_index if index else _no_index  # type: ignore[attr-defined]  # what search looks up by this name is replaced
+        search.valid_index = space_index.valid_index if index else _no_index  # type: ignore[attr-defined]  # what search looks up by this name is replaced
         started = perf_counter()
         answer = search.search(conn, query, self.space, k=K)
         took = 1_000 * (perf_counter() - started)
@@ -111,7 +111,7 @@ def measure_dims(
             )
             vectors = np.concatenate([vectors, more.astype(np.float32)])
             space = Space(MODEL, dims, size)
-            index = SpaceIndex(indexes.index_name(space), space, "hnsw", "vector")
+            index = SpaceIndex(space_index.index_name(space), space, "hnsw", "vector")
             indexes.drop(indexed, index.name)
             started = perf_counter()
             indexes._create(indexed, index)

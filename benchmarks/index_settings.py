@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from harca.options import LoadOptions
-from harca.postgres import indexes
+from harca.postgres import indexes, space_index
 
 K = 10
 PLAN_LISTS = 100
@@ -53,7 +53,7 @@ class Setting:
 def settings(rows: int) -> list[Setting]:
     """Return the contestants for a table of *rows* rows."""
     probes = ("ivfflat.probes = 1", "ivfflat.probes = 10")
-    lists = indexes.ivfflat_lists(rows)
+    lists = space_index.ivfflat_lists(rows)
     plan = f"lists = {PLAN_LISTS}"
     return [
         Setting(f"{plan}, on the empty table", "ivfflat", plan, "64MB", probes, before_load=True),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
-    from harca.postgres.indexes import SpaceIndex
+    from harca.postgres.space_index import SpaceIndex
 
 
 @Operations.register_operation("load_store")
@@ -122,14 +122,14 @@ class _VectorIndex(MigrateOperation):
             CommandError: No index takes so many dimensions.
         """
         from harca.model import Space
-        from harca.postgres import indexes
+        from harca.postgres import space_index
 
-        kind = indexes.indexed_type(self.dims)
+        kind = space_index.indexed_type(self.dims)
         if kind is None:
             raise CommandError(f"no index takes {self.dims} dimensions; searches are exact")
         space = Space(self.model_id, self.dims, 0)
-        return indexes.SpaceIndex(
-            indexes.index_name(space), space, self.method, kind, self.parameters
+        return space_index.SpaceIndex(
+            space_index.index_name(space), space, self.method, kind, self.parameters
         )
 
 
@@ -232,7 +232,7 @@ def _unload_store(operations: Operations, operation: UnloadStore) -> None:
 
 @Operations.implementation_for(CreateVectorIndex)
 def _create_vector_index(operations: Operations, operation: CreateVectorIndex) -> None:
-    from harca.postgres import indexes
+    from harca.postgres import indexes, space_index
 
     index = operation.index()
     if operations.get_context().as_sql:
@@ -240,7 +240,11 @@ def _create_vector_index(operations: Operations, operation: CreateVectorIndex) -
             raise CommandError("lists must be given: as SQL, the number of rows is not known")
         _write(
             operations,
-            [indexes.dropping(index.name), indexes.creating(index), indexes.keeping(index.name)],
+            [
+                space_index.dropping(index.name),
+                space_index.creating(index),
+                space_index.keeping(index.name),
+            ],
         )
         return
     with _connected(operations) as conn:
@@ -249,11 +253,11 @@ def _create_vector_index(operations: Operations, operation: CreateVectorIndex) -
 
 @Operations.implementation_for(DropVectorIndex)
 def _drop_vector_index(operations: Operations, operation: DropVectorIndex) -> None:
-    from harca.postgres import indexes
+    from harca.postgres import indexes, space_index
 
     index = operation.index()
     if operations.get_context().as_sql:
-        _write(operations, [indexes.dropping(index.name)])
+        _write(operations, [space_index.dropping(index.name)])
         return
     with _connected(operations) as conn:
         indexes.drop(conn, index.name)

@@ -7,7 +7,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from harca import migrations
-from harca.postgres import indexes
+from harca.postgres import indexes, space_index
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
 
@@ -56,8 +56,8 @@ def status(target: Database) -> Status:
             return found
         found.has_ledger = True
         there = indexes.existing(conn)
-        for space in indexes.spaces(conn):
-            name = indexes.index_name(space)
+        for space in space_index.spaces(conn):
+            name = space_index.index_name(space)
             index = "exact"
             if name in there:
                 index = name if there[name] else f"{name} (INVALID)"

@@ -20,7 +20,7 @@ from harca import backup_folder, migrations
 from harca.backup import Backup, back_up
 from harca.errors import BackupUnusable, NoRoom, TargetError
 from harca.model import Space
-from harca.postgres import indexes, owned, programs
+from harca.postgres import indexes, owned, programs, space_index
 from harca.postgres.connect import Database
 from harca.postgres.connect import database as resolve_database
 from harca.postgres.dump import Method
@@ -464,18 +464,20 @@ def test_indexes_are_valid_afterwards(tmp_path, database, conn, run_harca):
 @pytest.mark.one_server
 def test_an_index_that_a_revision_made_is_made_again(tmp_path, loaded, conn, database):
     space = Space("test-model", 8, 20)
-    wanted = indexes.SpaceIndex(indexes.index_name(space), space, "hnsw", "vector", {"m": 5})
+    wanted = space_index.SpaceIndex(
+        space_index.index_name(space), space, "hnsw", "vector", {"m": 5}
+    )
     indexes.create(conn, wanted)
     made = back_up(database, tmp_path / "backups")
     conn.execute("DELETE FROM vector_embeddings WHERE id <= 5")
 
     restore(database, made.folder)
 
-    found = indexes.valid_index(conn, space)
+    found = space_index.valid_index(conn, space)
     assert found is not None
     assert found.parameters == {"m": 5}
     indexes.build(conn)
-    assert indexes.valid_index(conn, space) == found  # it is marked as the revision's still
+    assert space_index.valid_index(conn, space) == found  # it is marked as the revision's still
 
 
 ANY_DIMENSION = "8b52e7a4c913"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harca.postgres.indexes import EXACT_BELOW, capabilities
 from harca.postgres.search import find_space, search
+from harca.postgres.space_index import EXACT_BELOW, capabilities
 from tests.conftest import ROOT
 from tests.stores import record, write_record
 

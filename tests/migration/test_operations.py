@@ -10,7 +10,7 @@ from alembic.util import CommandError
 
 from harca.model import Space
 from harca.operations import CreateVectorIndex, DropVectorIndex, LoadStore, UnloadStore
-from harca.postgres import indexes
+from harca.postgres import indexes, space_index
 from harca.postgres.search import search
 
 # The operations are DDL of pgvector, which servers differ in by its version alone.
@@ -83,7 +83,7 @@ def definition(conn, model: str, dims: int = 4) -> str | None:
     found = conn.execute(
         "SELECT pg_get_indexdef(indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = indexrelid "
         "WHERE indisvalid AND relname = %s",
-        [indexes.index_name(Space(model, dims, 0))],
+        [space_index.index_name(Space(model, dims, 0))],
     ).fetchone()
     return found[0] if found else None
 
@@ -91,7 +91,7 @@ def definition(conn, model: str, dims: int = 4) -> str | None:
 def answered_by(conn, model: str, dims: int = 4) -> str:
     import numpy as np
 
-    space = next(one for one in indexes.spaces(conn) if one.model_id == model)
+    space = next(one for one in space_index.spaces(conn) if one.model_id == model)
     found = search(conn, np.ones(dims, dtype=np.float32), space, k=5)
     assert len(found.hits) == 5
     return found.answered_by
@@ -111,7 +111,7 @@ def test_search_uses_the_index_until_it_is_dropped(method, model, foreign, conn)
     made = definition(conn, model)
     foreign.run("downgrade", "base")
 
-    assert with_index == indexes.index_name(Space(model, 4, 0))
+    assert with_index == space_index.index_name(Space(model, 4, 0))
     assert made is not None
     assert f"USING {method}" in made
     assert answered_by(conn, model) == "exact"
@@ -121,7 +121,7 @@ def test_the_index_is_as_harca_builds_its_own(foreign, conn):
     fill(conn, "m", rows=1000)
     indexes.build(conn)
     own = definition(conn, "m")
-    indexes.drop(conn, indexes.index_name(Space("m", 4, 0)))
+    indexes.drop(conn, space_index.index_name(Space("m", 4, 0)))
     foreign.write("op.create_vector_index('m', 4)")
 
     foreign.run("upgrade", "head")
@@ -158,7 +158,7 @@ def test_harca_leaves_it_alone(foreign, conn):
 
 def test_an_invalid_leftover_is_built_again(foreign, conn):
     fill(conn, "m")
-    name = indexes.index_name(Space("m", 4, 0))
+    name = space_index.index_name(Space("m", 4, 0))
     with pytest.raises(psycopg.Error):
         conn.execute(f"CREATE UNIQUE INDEX CONCURRENTLY {name} ON vector_embeddings (model_id)")
     left = indexes.existing(conn)[name]
@@ -179,7 +179,7 @@ def test_a_valid_index_is_kept_if_it_is_as_wanted_and_replaced_if_not(foreign, c
         foreign.run("upgrade", "head")
         conn.execute("DELETE FROM foreign_version")
         (oid,) = conn.execute(
-            "SELECT %s::regclass::oid", [indexes.index_name(Space("m", 4, 0))]
+            "SELECT %s::regclass::oid", [space_index.index_name(Space("m", 4, 0))]
         ).fetchone()
         oids.append(oid)
 
@@ -218,7 +218,7 @@ def test_the_offline_script_makes_the_same_index(model, foreign, conn, capsys):
         if statement.strip():
             conn.execute(statement)
 
-    assert answered_by(conn, model) == indexes.index_name(Space(model, 4, 0))
+    assert answered_by(conn, model) == space_index.index_name(Space(model, 4, 0))
 
 
 def test_the_offline_script_drops_it(foreign, capsys):
@@ -226,7 +226,9 @@ def test_the_offline_script_drops_it(foreign, capsys):
 
     script = foreign.script(capsys)
 
-    assert f'DROP INDEX CONCURRENTLY IF EXISTS "{indexes.index_name(Space("m", 4, 0))}"' in script
+    assert (
+        f'DROP INDEX CONCURRENTLY IF EXISTS "{space_index.index_name(Space("m", 4, 0))}"' in script
+    )
     assert script.index("COMMIT;") < script.index("DROP INDEX") < script.rindex("BEGIN;")
 
 

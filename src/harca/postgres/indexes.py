@@ -1,133 +1,46 @@
-"""Indexes on embeddings: one per space that deserves one, built after loading.
+"""Build the indexes on embeddings after loading, and keep them fitting: see `space_index`."""
 
-Below `EXACT_BELOW` rows a space is searched exactly: that finds everything, costs a few
-milliseconds and no upkeep (docs/tuning.md). Above, the space gets an HNSW index on an
-expression, as a column of mixed dimensions cannot be indexed itself.
-"""
-
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors as pg
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from harca.errors import TargetError
 from harca.model import Space
 from harca.postgres import legacy
 from harca.postgres.connect import takes_statements
-from harca.postgres.digest import query
 from harca.postgres.lock import INDEX_LOCK, alone
+from harca.postgres.space_index import (
+    KEPT,
+    PREFIX,
+    SpaceIndex,
+    capabilities,
+    creating,
+    dropping,
+    index_for,
+    ivfflat_lists,
+    keeping,
+    spaces,
+    valid_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Measured by benchmarks/exact_or_index.py; see docs/tuning.md.
-EXACT_BELOW = 1_000
 
 PLAN_INDEX = "vector_embeddings_embedding_idx"
 PLAN_DIMS = 1536
-_PREFIX = "vector_embeddings_ann_"
-_KEPT = "harca: made by a revision, which drops it too"
 
 _HNSW_M = 16
-_MAX_VECTOR_DIMS = 2_000  # HNSW_MAX_DIM, pgvector src/hnsw.h
-_MAX_HALFVEC_DIMS = 4_000
 _MB = 1024 * 1024
 _LEAST_MEMORY = 64 * _MB
 _MOST_MEMORY = 2048 * _MB
 # Below this a second worker costs more to start than it gains.
 _PARALLEL_FROM_ROWS = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What the server's pgvector can do."""
-
-    version: tuple[int, ...]
-
-    @property
-    def hnsw(self) -> bool:
-        """HNSW indexes, since 0.5."""
-        return self.version >= (0, 5)
-
-    @property
-    def halfvec(self) -> bool:
-        """Half-precision vectors, since 0.7."""
-        return self.version >= (0, 7)
-
-    @property
-    def iterative_scan(self) -> bool:
-        """Index scans that go on until a filter has let enough rows through, since 0.8."""
-        return self.version >= (0, 8)
-
-    def make(self, method: str, kind: str) -> bool:
-        """Say whether there can be an index by *method* on embeddings cast to *kind*."""
-        return (method != "hnsw" or self.hnsw) and (kind != "halfvec" or self.halfvec)
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceIndex:
-    """An index on one space's embeddings.
-
-    Attributes:
-        type: ``vector`` or ``halfvec``: what the embeddings are cast to.
-        parameters: Of the method, where they are not pgvector's own.
-    """
-
-    name: str
-    space: Space
-    method: str
-    type: str
-    parameters: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def expression(self) -> sql.Composed:
-        """What is indexed, as a query must repeat it."""
-        return sql.SQL("(embedding::{}({}))").format(
-            sql.Identifier(self.type), sql.Literal(self.space.dims)
-        )
-
-
-def capabilities(conn: psycopg.Connection[Any]) -> Capabilities:
-    """Return what the server's pgvector can do."""
-    row = conn.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    parts = row[0].split(".") if row else []
-    return Capabilities(tuple(int(part) for part in parts if part.isdigit()))
-
-
-def spaces(conn: psycopg.Connection[Any]) -> list[Space]:
-    """Return all spaces of the table, with their number of rows."""
-    found = conn.execute(
-        "SELECT model_id, dims, count(*) FROM vector_embeddings "
-        "GROUP BY model_id, dims ORDER BY model_id, dims"
-    )
-    return [Space(*row) for row in found]
-
-
-def index_for(space: Space, can: Capabilities) -> SpaceIndex | None:
-    """Return the index that *space* deserves; None if it is searched exactly."""
-    kind = indexed_type(space.dims)
-    if space.records < EXACT_BELOW or kind is None or not can.make("hnsw", kind):
-        return None
-    return SpaceIndex(index_name(space), space, "hnsw", kind)
-
-
-def indexed_type(dims: int) -> str | None:
-    """Return what embeddings are cast to so that they can be indexed; None: they cannot."""
-    if dims <= _MAX_VECTOR_DIMS:
-        return "vector"
-    return "halfvec" if dims <= _MAX_HALFVEC_DIMS else None
-
-
-def index_name(space: Space) -> str:
-    """Return the name of a space's index; labels are hashed, as they can be anything."""
-    hashed = hashlib.sha256(f"{space.dims}:{space.model_id}".encode()).hexdigest()
-    return f"{_PREFIX}{hashed[:12]}_idx"
 
 
 def existing(conn: psycopg.Connection[Any]) -> dict[str, bool]:
@@ -136,7 +49,7 @@ def existing(conn: psycopg.Connection[Any]) -> dict[str, bool]:
         "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid = 'vector_embeddings'::regclass "
         "AND (c.relname LIKE %s OR c.relname = %s)",
-        [_PREFIX.replace("_", r"\_") + "%", PLAN_INDEX],
+        [PREFIX.replace("_", r"\_") + "%", PLAN_INDEX],
     )
     return dict(found.fetchall())
 
@@ -216,7 +129,7 @@ def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid = 'vector_embeddings'::regclass AND c.relname LIKE %s "
         "AND pg_get_indexdef(i.indexrelid) LIKE %s",
-        [_PREFIX.replace("_", r"\_") + "%", "%halfvec%"],
+        [PREFIX.replace("_", r"\_") + "%", "%halfvec%"],
     )
     with _patient(conn):
         for (name,) in found.fetchall():
@@ -336,14 +249,6 @@ def _plan_index(
     return [PLAN_INDEX] if found[0] else []
 
 
-def ivfflat_lists(rows: int) -> int:
-    """Return the number of lists that pgvector's manual advises; 1 at least.
-
-    https://github.com/pgvector/pgvector#ivfflat: rows / 1000 up to 1 M, else sqrt(rows).
-    """
-    return max(1, rows // 1000 if rows <= 1_000_000 else round(rows**0.5))
-
-
 def _comment(lists: int, rows: int) -> str:
     return f"harca: lists = {lists}, built for {rows} rows"
 
@@ -369,56 +274,12 @@ def drop_before_first_load(conn: psycopg.Connection[Any]) -> bool:
     return True
 
 
-def valid_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | None:
-    """Return the index that answers searches in *space*, if there is one."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(query("space_index"), {"name": index_name(space)})
-        row = cursor.fetchone()
-    if row is None:
-        return None
-    kind = "halfvec" if "halfvec(" in row["definition"] else "vector"
-    pairs = (parameter.split("=") for parameter in row["parameters"])
-    parameters = {name: int(value) for name, value in pairs}
-    return SpaceIndex(row["name"], space, row["method"], kind, parameters)
-
-
-def dropping(name: str) -> sql.Composed:
-    """Return the statement that drops an index while readers and writers go on."""
-    return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name))
-
-
-def creating(index: SpaceIndex) -> sql.Composed:
-    """Return the statement that makes an index while readers and writers go on."""
-    space = index.space
-    parameters = sql.SQL(", ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
-        for name, value in index.parameters.items()
-    )
-    return sql.SQL(
-        "CREATE INDEX CONCURRENTLY {name} ON vector_embeddings USING {method} "
-        "({expression} {operators}){parameters} WHERE model_id = {model_id} AND dims = {dims}"
-    ).format(
-        name=sql.Identifier(index.name),
-        method=sql.Identifier(index.method),
-        expression=index.expression,
-        operators=sql.Identifier(f"{index.type}_cosine_ops"),
-        parameters=sql.SQL(" WITH ({})").format(parameters) if index.parameters else sql.SQL(""),
-        model_id=sql.Literal(space.model_id),
-        dims=sql.Literal(space.dims),
-    )
-
-
-def keeping(name: str) -> sql.Composed:
-    """Return the statement that marks an index as a revision's own."""
-    return sql.SQL("COMMENT ON INDEX {} IS {}").format(sql.Identifier(name), sql.Literal(_KEPT))
-
-
 def _kept(conn: psycopg.Connection[Any]) -> set[str]:
     found = conn.execute(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid = 'vector_embeddings'::regclass "
         "AND obj_description(c.oid, 'pg_class') = %s",
-        [_KEPT],
+        [KEPT],
     )
     return {name for (name,) in found}
 

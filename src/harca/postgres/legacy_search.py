@@ -11,8 +11,8 @@ import psycopg
 from psycopg import sql
 
 from harca.postgres.digest import composed
-from harca.postgres.indexes import capabilities
 from harca.postgres.legacy import LegacyTable
+from harca.postgres.space_index import capabilities
 
 _SPELLED = {"int4": "integer", "float8": "double precision"}
 

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from harca.errors import UsageError
 from harca.model import Space
-from harca.postgres.indexes import SpaceIndex, capabilities, spaces, valid_index
+from harca.postgres.space_index import SpaceIndex, capabilities, spaces, valid_index
 
 _EF_SEARCH = 40  # pgvector's default; it must not be below k
 _MAX_EF_SEARCH = 1_000
