@@ -130,6 +130,35 @@ legacy_tables = sa.Table(
 )
 
 
+space_settings = sa.Table(
+    "space_settings",
+    metadata,
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("dims", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("method", sa.Text),
+    sa.Column("type", sa.Text),
+    sa.Column("parameters", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("effort", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("embedder", sa.Text),
+    sa.Column("measured", JSONB, nullable=False, server_default=sa.text("'{}'")),
+    sa.Column("updated_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=_NOW),
+    sa.CheckConstraint("method IN ('exact', 'hnsw', 'ivfflat')", name="method"),
+    sa.CheckConstraint("type IN ('vector', 'halfvec', 'bit')", name="type"),
+)
+
+measurements = sa.Table(
+    "measurements",
+    metadata,
+    sa.Column("measurement_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("taken_at", sa.TIMESTAMP(timezone=True), nullable=False, server_default=_NOW),
+    sa.Column("harca", sa.Text, nullable=False),
+    sa.Column("server", sa.Text, nullable=False),
+    sa.Column("result", JSONB, nullable=False),
+    sa.Index("measurements_kind_taken_at_idx", "kind", "taken_at"),
+)
+
+
 def is_ours_to_compare(
     _object: object, name: str | None, kind: str, _reflected: bool, _compare_to: object
 ) -> bool:

@@ -40,7 +40,7 @@ class Capabilities:
 
     @property
     def halfvec(self) -> bool:
-        """Half-precision vectors, since 0.7."""
+        """Half-precision vectors and binary quantisation, since 0.7."""
         return self.version >= (0, 7)
 
     @property
@@ -50,7 +50,7 @@ class Capabilities:
 
     def make(self, method: str, kind: str) -> bool:
         """Say whether there can be an index by *method* on embeddings cast to *kind*."""
-        return (method != "hnsw" or self.hnsw) and (kind != "halfvec" or self.halfvec)
+        return (method != "hnsw" or self.hnsw) and (kind == "vector" or self.halfvec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class SpaceIndex:
     """An index on one space's embeddings.
 
     Attributes:
-        type: ``vector`` or ``halfvec``: what the embeddings are cast to.
+        type: What it holds of an embedding: ``vector``, ``halfvec``, or ``bit``: the signs.
         parameters: Of the method, where they are not pgvector's own.
     """
 
@@ -71,9 +71,15 @@ class SpaceIndex:
     @property
     def expression(self) -> sql.Composed:
         """What is indexed, as a query must repeat it."""
-        return sql.SQL("(embedding::{}({}))").format(
+        form = "(binary_quantize(embedding::vector({1}))::bit({1}))"
+        return sql.SQL(form if self.type == "bit" else "(embedding::{0}({1}))").format(
             sql.Identifier(self.type), sql.Literal(self.space.dims)
         )
+
+    @property
+    def operators(self) -> str:
+        """The operator class by which it is ordered."""
+        return "bit_hamming_ops" if self.type == "bit" else f"{self.type}_cosine_ops"
 
 
 def capabilities(conn: psycopg.Connection[Any]) -> Capabilities:
@@ -120,7 +126,7 @@ def valid_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | Non
         row = cursor.fetchone()
     if row is None:
         return None
-    kind = "halfvec" if "halfvec(" in row["definition"] else "vector"
+    kind = next(kind for kind in ("bit", "halfvec", "vector") if f"{kind}_" in row["operators"])
     pairs = (parameter.split("=") for parameter in row["parameters"])
     parameters = {name: int(value) for name, value in pairs}
     return SpaceIndex(row["name"], space, row["method"], kind, parameters)
@@ -153,7 +159,7 @@ def creating(index: SpaceIndex) -> sql.Composed:
         name=sql.Identifier(index.name),
         method=sql.Identifier(index.method),
         expression=index.expression,
-        operators=sql.Identifier(f"{index.type}_cosine_ops"),
+        operators=sql.Identifier(index.operators),
         parameters=sql.SQL(" WITH ({})").format(parameters) if index.parameters else sql.SQL(""),
         model_id=sql.Literal(space.model_id),
         dims=sql.Literal(space.dims),

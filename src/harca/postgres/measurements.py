@@ -1,0 +1,61 @@
+"""What was measured, kept in the database for `harca report`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+import harca
+from harca.postgres.space_index import capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One result.
+
+    Attributes:
+        kind: The command that measured, such as ``bench search``.
+        harca: Version of harca that measured.
+        server: PostgreSQL and pgvector that it measured on.
+        result: The object that the command shows by ``--json``.
+    """
+
+    measurement_id: int
+    kind: str
+    taken_at: datetime
+    harca: str
+    server: str
+    result: Mapping[str, Any]
+
+
+def keep(conn: psycopg.Connection[Any], kind: str, result: Mapping[str, Any]) -> int:
+    """Keep a result; return its id."""
+    row = conn.execute(
+        "INSERT INTO measurements (kind, harca, server, result) "
+        "VALUES (%s, %s, %s, %s) RETURNING measurement_id",
+        [kind, harca.__version__, server(conn), Jsonb(dict(result))],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def kept(conn: psycopg.Connection[Any], kind: str | None = None) -> list[Measurement]:
+    """Return the results of a kind, or all, the oldest first."""
+    with conn.cursor(row_factory=class_row(Measurement)) as cursor:
+        cursor.execute(
+            "SELECT measurement_id, kind, taken_at, harca, server, result FROM measurements "
+            "WHERE %(kind)s::text IS NULL OR kind = %(kind)s ORDER BY measurement_id",
+            {"kind": kind},
+        )
+        return cursor.fetchall()
+
+
+def server(conn: psycopg.Connection[Any]) -> str:
+    """Return the server's versions, for people."""
+    version = conn.info.server_version
+    vector = ".".join(str(part) for part in capabilities(conn).version)
+    return f"PostgreSQL {version // 10_000}.{version % 10_000}, pgvector {vector}"
