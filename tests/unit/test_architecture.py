@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PURE = (
     "readers", "conflicts", "normalize", "canonical", "fingerprint", "batching", "load", "verify",
-    "ledger", "model", "errors", "inspect", "pins", "redact",
+    "ledger", "model", "errors", "inspect", "pins", "redact", "condition",
 )  # fmt: skip
 DATABASE = ("psycopg", "sqlalchemy", "alembic", "harca.postgres")
 
