@@ -30,6 +30,7 @@ from psycopg import sql
 from harca.model import Space
 from harca.options import LoadOptions
 from harca.postgres import indexes, search, space_index
+from harca.postgres.index_build import put
 from harca.postgres.space_index import SpaceIndex
 
 K = 10
@@ -114,7 +115,7 @@ def measure_dims(
             index = SpaceIndex(space_index.index_name(space), space, "hnsw", "vector")
             indexes.drop(indexed, index.name)
             started = perf_counter()
-            indexes._create(indexed, index)
+            put(indexed, index, {})
             build_s = perf_counter() - started
             indexed.execute("VACUUM ANALYZE vector_embeddings")
             settle(indexed)

@@ -28,6 +28,7 @@ from harca.model import Expired, OnConflict, Reader, Space, Tally
 from harca.options import LoadOptions, check_label
 from harca.pace import FULL_SPEED, Pace
 from harca.postgres import indexes, pressure
+from harca.postgres.build_progress import BuildProgress
 from harca.postgres.connect import Database, translated
 from harca.postgres.legacy import FORMAT
 from harca.postgres.lock import OwnSessions, locked, watched
@@ -278,7 +279,8 @@ def _load_and_prove(
     name = store_name(store.path, options)
     try:
         with translated(), locked(database, name, ours=store.sessions) as conn:
-            return _load_alone(store, name, ahead, conn, options, watcher, reached)
+            shown = BuildProgress(database, watcher)
+            return _load_alone(store, name, ahead, conn, options, watcher, reached, shown)
     except ConflictFound as conflict:
         # "error" promises that nothing stays: the operator wants to choose first.
         try:
@@ -297,6 +299,7 @@ def _load_alone(
     options: LoadOptions,
     watcher: Watcher,
     reached: Reached,
+    shown: BuildProgress,
 ) -> Migration:
     reader = store.reader
     indexes.drop_before_first_load(conn)
@@ -333,7 +336,7 @@ def _load_alone(
     target.finish(notes_of(result, reader), outlived=result.outlived)
     reached(_INDEX)
     watcher.stage("index")
-    built = indexes.build(conn, progress=watcher.stage)
+    built = indexes.build(conn, progress=watcher.stage, shown=shown)
     reached(_VERIFY)
     watcher.stage("verify", total)
     rows = StoreRows(conn, name, run.run_id)

@@ -102,18 +102,32 @@ class UnloadStore(MigrateOperation):
         return self.loaded
 
 
+_PARAMETERS = {"hnsw": {"m", "ef_construction"}, "ivfflat": {"lists"}}
+_EFFORT = {"hnsw": {"ef_search", "candidates"}, "ivfflat": {"probes", "candidates"}}
+_TYPES = ("vector", "halfvec", "bit")
+
+
 class _VectorIndex(MigrateOperation):
     """An index on one space's embeddings, where harca's search looks for it."""
 
-    def __init__(self, model_id: str, dims: int, method: str, **given: int | None) -> None:
-        parameters = {name: value for name, value in given.items() if value is not None}
-        known = {"hnsw": {"m", "ef_construction"}, "ivfflat": {"lists"}}
-        if method not in known:
+    def __init__(
+        self, model_id: str, dims: int, method: str, type: str | None = None, **given: int | None
+    ) -> None:
+        numbers = {name: value for name, value in given.items() if value is not None}
+        if method not in _PARAMETERS:
             raise CommandError(f'index method is "{method}", expected hnsw or ivfflat')
-        if unknown := sorted(parameters.keys() - known[method]):
+        if type not in (None, *_TYPES):
+            raise CommandError(f'index type is "{type}", expected {" or ".join(_TYPES)}')
+        if unknown := sorted(numbers.keys() - _PARAMETERS[method] - _EFFORT[method]):
             raise CommandError(f'an {method} index has no parameter "{unknown[0]}"')
-        self.model_id, self.dims, self.method = model_id, dims, method
-        self.parameters = parameters
+        self.model_id, self.dims, self.method, self.type = model_id, dims, method, type
+        self.parameters = {name: numbers[name] for name in numbers if name in _PARAMETERS[method]}
+        self.effort = {name: numbers[name] for name in numbers if name in _EFFORT[method]}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What it was made of, but for the space."""
+        return {"method": self.method, "type": self.type, **self.parameters, **self.effort}
 
     def index(self) -> "SpaceIndex":
         """Return the index.
@@ -124,9 +138,11 @@ class _VectorIndex(MigrateOperation):
         from harca.model import Space
         from harca.postgres import space_index
 
-        kind = space_index.indexed_type(self.dims)
-        if kind is None:
-            raise CommandError(f"no index takes {self.dims} dimensions; searches are exact")
+        kind = self.type or space_index.indexed_type(self.dims)
+        if kind is None or self.dims > space_index.MOST_DIMS[kind]:
+            what = f"an index on {kind}" if kind else "an index"
+            most = space_index.MOST_DIMS[kind or "bit"]
+            raise CommandError(f"{what} takes {most:,} dimensions, not {self.dims:,}")
         space = Space(self.model_id, self.dims, 0)
         return space_index.SpaceIndex(
             space_index.index_name(space), space, self.method, kind, self.parameters
@@ -145,33 +161,54 @@ class CreateVectorIndex(_VectorIndex):
         dims: int,
         *,
         method: str = "hnsw",
+        type: str | None = None,
         m: int | None = None,
         ef_construction: int | None = None,
         lists: int | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        candidates: int | None = None,
     ) -> None:
         """Make an index for the embeddings of *model_id* with *dims* dimensions, by cosine.
 
         It has the name, expression and condition that `harca search` looks for, and it is
         left alone when harca adapts its own indexes after a load. An INVALID one of an
-        interrupted build is dropped first, and so is one that is made otherwise; one that
-        is made so already is kept. Built ``CONCURRENTLY``, outside the transaction: what the
-        revision did before this is committed.
+        interrupted build is dropped first; one that is made otherwise answers searches until
+        this one takes its place; one that is made so already is kept. Built ``CONCURRENTLY``,
+        outside the transaction: what the revision did before this is committed. All of it is
+        kept with the space's settings too, and searches take their effort from there.
 
         Args:
             method: ``hnsw`` or ``ivfflat``.
+            type: ``vector``, ``halfvec`` or ``bit``: the signs, whose nearest are compared
+                exactly; by default the first of them that takes so many dimensions.
             m, ef_construction: Of HNSW; pgvector's own by default.
             lists: Of ivfflat; by default for the number of rows, as pgvector advises.
+            ef_search: Of searches by HNSW: candidates that are kept on the way.
+            probes: Of searches by ivfflat: lists that are looked through.
+            candidates: Rows that a search takes from the index, to compare them exactly.
 
         Raises:
             CommandError: No such index can be made, or the server refused.
         """
         operations.invoke(
-            cls(model_id, dims, method, m=m, ef_construction=ef_construction, lists=lists)
+            cls(
+                model_id,
+                dims,
+                method,
+                type,
+                m=m,
+                ef_construction=ef_construction,
+                lists=lists,
+                ef_search=ef_search,
+                probes=probes,
+                candidates=candidates,
+            )
         )
 
     def reverse(self) -> "DropVectorIndex":
         """Return what drops it."""
-        return DropVectorIndex(self.model_id, self.dims, self.method, **self.parameters)
+        return DropVectorIndex(self.model_id, self.dims, **self.given)
 
 
 @Operations.register_operation("drop_vector_index")
@@ -186,25 +223,41 @@ class DropVectorIndex(_VectorIndex):
         dims: int,
         *,
         method: str = "hnsw",
+        type: str | None = None,
         m: int | None = None,
         ef_construction: int | None = None,
         lists: int | None = None,
+        ef_search: int | None = None,
+        probes: int | None = None,
+        candidates: int | None = None,
     ) -> None:
         """Drop the index for the embeddings of *model_id* with *dims* dimensions, if there.
 
-        *method* and its parameters are for the inverse only. If the space is large enough
-        for an index of harca's own, the next load builds that one.
+        What the space's settings say of an index goes too. *method*, *type* and the numbers
+        are for the inverse only. If the space is large enough for an index of harca's own, the
+        next load builds that one.
 
         Raises:
             CommandError: The server refused.
         """
         operations.invoke(
-            cls(model_id, dims, method, m=m, ef_construction=ef_construction, lists=lists)
+            cls(
+                model_id,
+                dims,
+                method,
+                type,
+                m=m,
+                ef_construction=ef_construction,
+                lists=lists,
+                ef_search=ef_search,
+                probes=probes,
+                candidates=candidates,
+            )
         )
 
     def reverse(self) -> CreateVectorIndex:
         """Return what makes it."""
-        return CreateVectorIndex(self.model_id, self.dims, self.method, **self.parameters)
+        return CreateVectorIndex(self.model_id, self.dims, **self.given)
 
 
 @Operations.implementation_for(LoadStore)
@@ -232,9 +285,15 @@ def _unload_store(operations: Operations, operation: UnloadStore) -> None:
 
 @Operations.implementation_for(CreateVectorIndex)
 def _create_vector_index(operations: Operations, operation: CreateVectorIndex) -> None:
-    from harca.postgres import indexes, space_index
+    from harca.postgres import indexes, space_index, space_settings
 
     index = operation.index()
+    settings: dict[str, Any] = {
+        "method": index.method,
+        "type": index.type,
+        "parameters": operation.parameters,
+        "effort": operation.effort,
+    }
     if operations.get_context().as_sql:
         if index.method == "ivfflat" and not index.parameters:
             raise CommandError("lists must be given: as SQL, the number of rows is not known")
@@ -244,22 +303,33 @@ def _create_vector_index(operations: Operations, operation: CreateVectorIndex) -
                 space_index.dropping(index.name),
                 space_index.creating(index),
                 space_index.keeping(index.name),
+                space_settings.keeping(index.space, **settings),
             ],
         )
         return
     with _connected(operations) as conn:
         indexes.create(conn, index)
+        if space_settings.are_there(conn):
+            space_settings.keep(conn, index.space, **settings)
 
 
 @Operations.implementation_for(DropVectorIndex)
 def _drop_vector_index(operations: Operations, operation: DropVectorIndex) -> None:
-    from harca.postgres import indexes, space_index
+    from harca.postgres import indexes, space_index, space_settings
 
     index = operation.index()
     if operations.get_context().as_sql:
-        _write(operations, [space_index.dropping(index.name)])
+        _write(
+            operations,
+            [
+                *space_settings.forgetting_index(index.space),
+                space_index.dropping(index.name),
+            ],
+        )
         return
     with _connected(operations) as conn:
+        if space_settings.are_there(conn):
+            space_settings.forget_index(conn, index.space)
         indexes.drop(conn, index.name)
 
 

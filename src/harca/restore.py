@@ -10,6 +10,7 @@ from harca import backup_folder, consolidate, migrations
 from harca.backup_folder import Contents
 from harca.errors import BackupUnusable, Refused, counted
 from harca.postgres import indexes, owned
+from harca.postgres.build_progress import BuildProgress
 from harca.postgres.connect import Database, translated
 from harca.postgres.giving_way import until_free
 from harca.postgres.lock import lock_store, looked_after
@@ -87,7 +88,8 @@ def restore(
         built = []
         if migrations.is_applied(target, migrations.LOADABLE):
             watcher.stage("index")
-            built = indexes.build(conn, progress=watcher.stage)
+            shown = BuildProgress(target, watcher)
+            built = indexes.build(conn, progress=watcher.stage, shown=shown)
     return Restored(folder, contents, replaced, migrations.current(target), built)
 
 

@@ -14,6 +14,10 @@ class Watcher(Protocol):
         """*done* entries of the stage are done."""
         ...
 
+    def phase(self, name: str, done: int, total: int | None) -> None:
+        """The stage, which counts no entries itself, is in a phase: *done* of *total* in it."""
+        ...
+
     def trouble(self, message: str) -> None:
         """Something went wrong that is tried again."""
         ...
@@ -30,6 +34,9 @@ class Unwatched:
         """Say nothing."""
 
     def step(self, done: int) -> None:
+        """Say nothing."""
+
+    def phase(self, name: str, done: int, total: int | None) -> None:
         """Say nothing."""
 
     def trouble(self, message: str) -> None:

@@ -11,17 +11,17 @@ import pytest
 
 from harca.migrate import migrate
 from harca.options import LoadOptions
-from harca.postgres import indexes, space_index
+from harca.postgres import indexes, plan_index, space_index
 from tests.stores import record, write_record, write_store
 
 pytestmark = pytest.mark.one_server
 
 
 def test_an_interruption_within_a_statement_stays_one(database, tmp_path):
-    write_record(tmp_path / "store", record("text", [1.0] * indexes.PLAN_DIMS))
+    write_record(tmp_path / "store", record("text", [1.0] * plan_index.PLAN_DIMS))
     migrate(tmp_path / "store", lambda: database, LoadOptions())
     conn = database.connect()
-    conn.execute(space_index.dropping(indexes.PLAN_INDEX))
+    conn.execute(space_index.dropping(plan_index.PLAN_INDEX))
 
     def interrupted(message):
         conn.pgconn.send_query(b"SELECT pg_sleep(60)")  # whose answer nobody reads any more

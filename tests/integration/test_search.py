@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harca.postgres.index_choice import EXACT_BELOW
 from harca.postgres.search import find_space, search
-from harca.postgres.space_index import EXACT_BELOW, capabilities
+from harca.postgres.space_index import capabilities
 from tests.conftest import ROOT
 from tests.stores import record, write_record
 

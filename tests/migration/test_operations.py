@@ -237,12 +237,26 @@ def test_the_offline_script_drops_it(foreign, capsys):
     [
         ("op.create_vector_index('m', 4, method='flat')", 'method is "flat", expected hnsw or ivf'),
         ("op.create_vector_index('m', 4, lists=3)", 'an hnsw index has no parameter "lists"'),
-        ("op.create_vector_index('m', 4001)", "no index takes 4001 dimensions"),
+        ("op.create_vector_index('m', 16001)", "an index takes 16,000 dimensions, not 16,001"),
+        (
+            "op.create_vector_index('m', 4001, type='halfvec')",
+            "an index on halfvec takes 4,000 dimensions, not 4,001",
+        ),
+        ("op.create_vector_index('m', 4, type='x')", 'type is "x", expected vector or halfvec or'),
         ("op.load_store('s', revision='r')", "load_store runs in harca's data environment only"),
         ("op.unload_store(revision='r')", "unload_store runs in harca's data environment only"),
         ("op.create_vector_index('m', 4, m=1000)", 'value 1000 out of bounds for option "m"'),
     ],
-    ids=["method", "parameter", "dimensions", "load", "unload", "the server's"],
+    ids=[
+        "method",
+        "parameter",
+        "dimensions",
+        "of a type",
+        "type",
+        "load",
+        "unload",
+        "the server's",
+    ],
 )
 def test_what_cannot_be_done_is_said(call, message, foreign):
     foreign.write(call)

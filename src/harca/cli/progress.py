@@ -18,6 +18,10 @@ def watcher(*, quiet: bool) -> "LineWatcher":
     return BarWatcher() if sys.stderr.isatty() else LineWatcher()
 
 
+def _part(name: str, done: int, total: int | None) -> str:
+    return f"{name}, {done:,} of {total:,} ({100 * done / total:.0f} %)" if total else name
+
+
 class LineWatcher:
     """A line when a stage begins, and every few seconds: rows, rate, time left."""
 
@@ -53,6 +57,13 @@ class LineWatcher:
         if self._total is not None and rate > 0:
             left = f", {max(self._total - done, 0) / rate:.0f} s left"
         sys.stderr.write(f"{self._name}: {done:,} rows, {rate:,.0f} rows/s{left}\n")
+
+    def phase(self, name: str, done: int, total: int | None) -> None:
+        """Say now and then which phase the stage is in, and how far that is."""
+        now = monotonic()
+        if not self._silent and now - self._spoke >= _EVERY_S:
+            self._spoke = now
+            sys.stderr.write(f"{self._name}: {_part(name, done, total)}\n")
 
     def trouble(self, message: str) -> None:
         """Say at once what is tried again; with --quiet the log does."""
@@ -131,6 +142,14 @@ class BarWatcher(LineWatcher):
         self._progress.update(
             self._task, completed=done, counts=f"{done:,} rows {rate:,.0f} rows/s"
         )
+
+    def phase(self, name: str, done: int, total: int | None) -> None:
+        """Move the bar; a phase that counts nothing leaves it where it is."""
+        assert self._progress is not None
+        assert self._task is not None
+        self._progress.update(self._task, counts=_part(name, done, total))
+        if total:
+            self._progress.update(self._task, total=total, completed=done)
 
     def trouble(self, message: str) -> None:
         """Say it above the bars, and leave the stage's where it was: it did not come to its end."""

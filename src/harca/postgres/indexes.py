@@ -1,72 +1,120 @@
-"""Build the indexes on embeddings after loading, and keep them fitting: see `space_index`."""
+"""The indexes on embeddings after loading: built, kept fitting, dropped.
+
+Which one a space deserves is told by `index_choice`, how one is built by `index_build`.
+"""
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import errors as pg
 from psycopg import sql
 
 from harca.errors import TargetError
 from harca.model import Space
-from harca.postgres import legacy
-from harca.postgres.connect import takes_statements
+from harca.postgres import legacy, plan_index
+from harca.postgres.build_progress import BuildProgress
+from harca.postgres.index_build import REFUSALS, put, sized
+from harca.postgres.index_choice import Choice, cannot, index_for, within_cap
+from harca.postgres.index_memory import memory_for, session_settings
 from harca.postgres.lock import INDEX_LOCK, alone
+from harca.postgres.plan_index import PLAN_DIMS, PLAN_INDEX
 from harca.postgres.space_index import (
-    KEPT,
     PREFIX,
+    Made,
     SpaceIndex,
+    beside,
     capabilities,
-    creating,
     dropping,
-    index_for,
-    ivfflat_lists,
+    index_name,
     keeping,
+    made_indexes,
     spaces,
-    valid_index,
 )
+from harca.postgres.space_settings import all_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-PLAN_INDEX = "vector_embeddings_embedding_idx"
-PLAN_DIMS = 1536
+@dataclass(frozen=True, slots=True)
+class SpaceState:
+    """A space, the index that it is to have, and the one that is there.
 
-_HNSW_M = 16
-_MB = 1024 * 1024
-_LEAST_MEMORY = 64 * _MB
-_MOST_MEMORY = 2048 * _MB
-# Below this a second worker costs more to start than it gains.
-_PARALLEL_FROM_ROWS = 50_000
+    Attributes:
+        made: What searches use if it is valid.
+    """
+
+    choice: Choice
+    made: Made | None
+
+    @property
+    def why_exact(self) -> str | None:
+        """Why searches are exact; None: they are not."""
+        if self.made is not None and self.made.valid:
+            return None
+        if self.made is not None:
+            return "its index is INVALID: a build was interrupted"
+        return self.choice.why if self.choice.index is None else "its index is not built yet"
 
 
 def existing(conn: psycopg.Connection[Any]) -> dict[str, bool]:
     """Return the indexes on embeddings by name, with whether each is valid."""
-    found = conn.execute(
-        "SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "WHERE i.indrelid = 'vector_embeddings'::regclass "
-        "AND (c.relname LIKE %s OR c.relname = %s)",
-        [PREFIX.replace("_", r"\_") + "%", PLAN_INDEX],
-    )
-    return dict(found.fetchall())
+    return {name: made.valid for name, made in _there(conn).items()}
+
+
+def states(conn: psycopg.Connection[Any]) -> list[SpaceState]:
+    """Return every space with the index that it is to have, and the one that is there."""
+    there = _there(conn)
+    return [
+        SpaceState(choice, there.get(index_name(choice.space))) for choice in _choices(conn, there)
+    ]
+
+
+def _there(conn: psycopg.Connection[Any]) -> dict[str, Made]:
+    # With what rebuilds have left: `beside`, `outlived`, and _ccnew and _ccold of REINDEX.
+    return {**made_indexes(conn, PREFIX), **made_indexes(conn, PLAN_INDEX)}
+
+
+def _choices(conn: psycopg.Connection[Any], there: dict[str, Made]) -> list[Choice]:
+    can, settings = capabilities(conn), all_settings(conn)
+    found = []
+    for space in spaces(conn):
+        made = there.get(index_name(space))
+        if made is not None and made.valid and made.is_kept:
+            found.append(Choice(space, made.of(space), "a revision has made it", is_said=True))
+            continue
+        choice = index_for(space, can, settings.get((space.model_id, space.dims)))
+        if choice.index is not None and _could_refuse(conn, choice.index):
+            choice = choice.exact("half precision could refuse what the old application writes")
+        found.append(choice)
+    names = {index_name(choice.space) for choice in found}
+    kept = sum(made.is_kept and made.name not in names for made in there.values())
+    return within_cap(found, {name for name, made in there.items() if made.valid}, kept=kept)
 
 
 def build(
     conn: psycopg.Connection[Any],
     *,
-    progress: Callable[[str], None] = lambda message: None,
+    progress: Callable[[str], object] = lambda message: None,
+    shown: BuildProgress | None = None,
+    only: Space | None = None,
+    refused: Callable[[Space, str], object] = lambda space, why: None,
     patience_s: float | None = None,
 ) -> list[str]:
     """Make the indexes that the spaces deserve, drop others, refresh statistics.
 
-    Readers and writers go on meanwhile. Returns the names of the indexes built. An
-    INVALID index, as an interrupted build leaves it, is dropped and built again. One that a
-    revision has made is left alone. Needs a connection in autocommit mode.
+    Readers and writers go on meanwhile, and searches by an index that is replaced. Returns the
+    names of the indexes built. An INVALID index, as an interrupted build leaves it, is dropped
+    and built again. One that a revision has made is left alone. Needs a connection in
+    autocommit mode.
 
     Args:
+        progress: Is told which index is being built.
+        shown: Shows how far it is.
+        only: The one space that is adapted; None: all are, and the plan's index.
+        refused: Is told of a space whose rows the server cannot index so.
         patience_s: How long it waits for another build, and for older snapshots; None: for
             ever.
 
@@ -74,37 +122,73 @@ def build(
         psycopg.errors.LockNotAvailable: Longer than that.
     """
     with _patient(conn, patience_s, waiting=progress):
-        built = _build(conn, progress)
+        built = _build(conn, progress, shown, only, refused)
         # Autovacuum would come to it later; the planner needs it for the first search.
         conn.execute("ANALYZE vector_embeddings")
     return built
 
 
-def _build(conn: psycopg.Connection[Any], progress: Callable[[str], None]) -> list[str]:
-    can = capabilities(conn)
-    deserved = {
-        index.name: index
-        for space in spaces(conn)
-        if (index := index_for(space, can)) is not None and not _could_refuse(conn, index)
+def _build(
+    conn: psycopg.Connection[Any],
+    progress: Callable[[str], object],
+    shown: BuildProgress | None,
+    only: Space | None,
+    refused: Callable[[Space, str], object],
+) -> list[str]:
+    there = _there(conn)
+    wanted = {
+        choice.index.name: choice.index
+        for choice in _choices(conn, there)
+        if choice.index is not None
     }
-    there = existing(conn)
-    left_alone = _kept(conn)
-    built = []
-    for name, valid in there.items():
-        if name != PLAN_INDEX and not (valid and (name in deserved or name in left_alone)):
+    prefix = index_name(only) if only is not None else ""
+    kept = {name for name, made in there.items() if made.is_kept}
+    for name, made in list(there.items()):
+        if name.startswith(prefix) and not _has_use(made, wanted):
             conn.execute(dropping(name))
-    for name, index in deserved.items():
-        if not there.get(name):
-            space = index.space
-            progress(f"index for {space.model_id}/{space.dims}, {space.records:,} rows")
-            try:
-                _create(conn, index)
-            except pg.NumericValueOutOfRange:
-                # A component is beyond half precision: searched exactly.
-                conn.execute(dropping(name))
-                continue
-            built.append(name)
-    return built + _plan_index(conn, list(deserved.values()), there, progress)
+            del there[name]
+    built = []
+    for name, index in wanted.items():
+        made_now = there.get(name)
+        fits = made_now is not None and (made_now.is_kept or made_now.is_as(index))
+        if fits or not name.startswith(prefix):
+            continue
+        progress(_told(conn, index))
+        try:
+            put(conn, index, there, shown=shown)
+        except REFUSALS as exc:
+            why = str(exc.diag.message_primary)
+            progress(f"no index for {index.space.model_id}/{index.space.dims}: {why}")
+            refused(index.space, why)
+            continue
+        if name in kept:
+            conn.execute(keeping(name))
+        built.append(name)
+    if only is None:
+        has_better = any(index.space.dims == PLAN_DIMS for index in wanted.values())
+        if plan_index.adapt(conn, there, has_better=has_better, progress=progress, shown=shown):
+            built.append(PLAN_INDEX)
+    return built
+
+
+def _has_use(made: Made, wanted: dict[str, SpaceIndex]) -> bool:
+    """Say whether an index answers searches, or is the finished half of a replacement."""
+    if not made.valid:
+        return False
+    base = made.name.removesuffix(beside(""))
+    if base == PLAN_INDEX:
+        return True
+    if base != made.name:
+        return base in wanted and made.is_as(wanted[base])
+    return made.is_kept or made.name in wanted
+
+
+def _told(conn: psycopg.Connection[Any], index: SpaceIndex) -> str:
+    space = index.space
+    form = "" if index.type == "vector" else f" on {index.type}"
+    told = f"{index.method} index{form} for {space.model_id}/{space.dims}, {space.records:,} rows"
+    shortage = memory_for(conn, sized(index)).shortage
+    return f"{told}; {shortage}" if shortage else told
 
 
 def _could_refuse(conn: psycopg.Connection[Any], index: SpaceIndex) -> bool:
@@ -139,29 +223,28 @@ def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
 def create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
     """Make an index as a revision wants it; `build` then leaves it alone.
 
-    A valid one that is made so is kept, any other of its name is dropped first. Needs a
-    connection in autocommit mode.
+    A valid one that is made so is kept, another one is replaced. Needs a connection in
+    autocommit mode.
 
     Raises:
         TargetError: The server's pgvector has no such index.
     """
-    can = capabilities(conn)
-    if not can.make(index.method, index.type):
+    can, space = capabilities(conn), index.space
+    if why := cannot(space.dims, can, index.method, index.type):
         raise TargetError(
-            f"pgvector {'.'.join(map(str, can.version))} has no {index.method} index on "
-            f"{index.type}",
-            hint="Update the extension: HNSW came with 0.5, halfvec with 0.7.",
+            why, hint="Update the extension: HNSW came with 0.5, halfvec and bit with 0.7."
         )
     with _patient(conn):
-        there = valid_index(conn, index.space)
-        if there is None or not _is_made_as(there, index):
-            row = conn.execute(
-                "SELECT count(*) FROM vector_embeddings WHERE model_id = %s AND dims = %s",
-                [index.space.model_id, index.space.dims],
-            ).fetchone()
-            assert row is not None
-            conn.execute(dropping(index.name))
-            _create(conn, _sized(index, rows=row[0]))
+        row = conn.execute(
+            "SELECT count(*) FROM vector_embeddings WHERE model_id = %s AND dims = %s",
+            [space.model_id, space.dims],
+        ).fetchone()
+        assert row is not None
+        index = replace(index, space=Space(space.model_id, space.dims, row[0]))
+        there = made_indexes(conn, index.name)
+        made = there.get(index.name)
+        if made is None or not (made.valid and made.is_as(index)):
+            put(conn, index, there)
         conn.execute(keeping(index.name))
 
 
@@ -172,9 +255,8 @@ def set_aside(conn: psycopg.Connection[Any]) -> list[sql.SQL | sql.Composed]:
     revision has made; `build` makes the others.
     """
     remade: list[sql.SQL | sql.Composed] = []
-    left_alone = _kept(conn)
-    for name in existing(conn):
-        if name in left_alone:
+    for name, made in _there(conn).items():
+        if made.is_kept:
             row = conn.execute("SELECT pg_get_indexdef(%s::regclass)", [name]).fetchone()
             assert row is not None
             remade += [sql.SQL(row[0]), keeping(name)]
@@ -186,78 +268,6 @@ def drop(conn: psycopg.Connection[Any], name: str) -> None:
     """Drop an index if it is there. Needs a connection in autocommit mode."""
     with _patient(conn):
         conn.execute(dropping(name))
-
-
-def _is_made_as(there: SpaceIndex, index: SpaceIndex) -> bool:
-    if (there.method, there.type) != (index.method, index.type):
-        return False
-    # Lists that are not given fit the number of rows when they are built.
-    return there.parameters == index.parameters or (
-        index.method == "ivfflat" and not index.parameters
-    )
-
-
-def _sized(index: SpaceIndex, *, rows: int) -> SpaceIndex:
-    """Return *index* for a number of rows."""
-    space = Space(index.space.model_id, index.space.dims, rows)
-    parameters = index.parameters
-    if index.method == "ivfflat" and not parameters:
-        parameters = {"lists": ivfflat_lists(rows)}
-    return replace(index, space=space, parameters=parameters)
-
-
-def _plan_index(
-    conn: psycopg.Connection[Any],
-    deserved: list[SpaceIndex],
-    there: dict[str, bool],
-    progress: Callable[[str], None],
-) -> list[str]:
-    """Keep the plan's ivfflat index on the 1536-d rows, until a space has a better one.
-
-    It is rebuilt when its number of lists no longer fits the number of rows: built on an
-    empty table, it finds about a quarter of the neighbours.
-    """
-    if any(index.space.dims == PLAN_DIMS for index in deserved):
-        if PLAN_INDEX in there:
-            conn.execute(dropping(PLAN_INDEX))
-        return []
-    found = conn.execute(
-        "SELECT count(*) FROM vector_embeddings WHERE dims = %s", [PLAN_DIMS]
-    ).fetchone()
-    assert found is not None
-    lists = ivfflat_lists(found[0])
-    if there.get(PLAN_INDEX) and not found[0]:
-        return []  # as the schema made it
-    if there.get(PLAN_INDEX) and _built_for(conn) == (lists, found[0]):
-        return []
-    if found[0]:
-        progress(f"ivfflat index for {found[0]:,} rows of {PLAN_DIMS} dimensions")
-    conn.execute(dropping(PLAN_INDEX))
-    with _memory(conn, _ivfflat_memory(lists, PLAN_DIMS), workers=0):
-        conn.execute(
-            sql.SQL(
-                "CREATE INDEX CONCURRENTLY {name} ON vector_embeddings USING ivfflat "
-                "((embedding::vector(1536)) vector_cosine_ops) WITH (lists = {lists}) "
-                "WHERE dims = 1536"
-            ).format(name=sql.Identifier(PLAN_INDEX), lists=sql.Literal(lists))
-        )
-    conn.execute(
-        sql.SQL("COMMENT ON INDEX {} IS {}").format(
-            sql.Identifier(PLAN_INDEX), sql.Literal(_comment(lists, found[0]))
-        )
-    )
-    return [PLAN_INDEX] if found[0] else []
-
-
-def _comment(lists: int, rows: int) -> str:
-    return f"harca: lists = {lists}, built for {rows} rows"
-
-
-def _built_for(conn: psycopg.Connection[Any]) -> tuple[int, int] | None:
-    row = conn.execute("SELECT obj_description(%s::regclass, 'pg_class')", [PLAN_INDEX]).fetchone()
-    words = (row[0] or "").replace(",", "").split() if row else []
-    numbers = [int(word) for word in words if word.isdigit()]
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else None
 
 
 def drop_before_first_load(conn: psycopg.Connection[Any]) -> bool:
@@ -272,44 +282,6 @@ def drop_before_first_load(conn: psycopg.Connection[Any]) -> bool:
         return False
     drop(conn, PLAN_INDEX)
     return True
-
-
-def _kept(conn: psycopg.Connection[Any]) -> set[str]:
-    found = conn.execute(
-        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "WHERE i.indrelid = 'vector_embeddings'::regclass "
-        "AND obj_description(c.oid, 'pg_class') = %s",
-        [KEPT],
-    )
-    return {name for (name,) in found}
-
-
-def _create(conn: psycopg.Connection[Any], index: SpaceIndex) -> None:
-    space, parameters = index.space, index.parameters
-    if index.method == "ivfflat":
-        with _memory(conn, _ivfflat_memory(parameters["lists"], space.dims), workers=0):
-            conn.execute(creating(index))
-        return
-    # The graph: the vector, and 2 m neighbours on the ground level of about 16 bytes.
-    component = 2 if index.type == "halfvec" else 4
-    neighbours = 32 * parameters.get("m", _HNSW_M)
-    memory = round(1.3 * space.records * (component * space.dims + neighbours + 200))
-    workers = 2 if space.records >= _PARALLEL_FROM_ROWS else 0
-    try:
-        with _memory(conn, memory, workers=workers):
-            conn.execute(creating(index))
-    except pg.DiskFull:
-        # A parallel build keeps the graph in shared memory, of which containers have 64 MB.
-        if not workers:
-            raise
-        conn.execute(dropping(index.name))
-        with _memory(conn, memory, workers=0):
-            conn.execute(creating(index))
-
-
-def _ivfflat_memory(lists: int, dims: int) -> int:
-    # 50 samples a list, 10,000 at least, as pgvector's build takes them.
-    return max(10_000, 50 * lists) * (4 * dims + 8) + _LEAST_MEMORY
 
 
 @contextmanager
@@ -328,35 +300,8 @@ def _patient(
         alone(conn, INDEX_LOCK, patience_s=patience_s, waiting=waiting),
         # A concurrent build waits for older snapshots. A timeout would end it and leave an
         # INVALID index; concurrent commands make nobody wait, so they can be patient.
-        _set(conn, lock_timeout=f"{1000 * (patience_s or 0):.0f}ms", statement_timeout="0"),
+        session_settings(
+            conn, lock_timeout=f"{1000 * (patience_s or 0):.0f}ms", statement_timeout="0"
+        ),
     ):
         yield
-
-
-@contextmanager
-def _memory(conn: psycopg.Connection[Any], needed: int, *, workers: int) -> "Iterator[None]":
-    megabytes = min(max(needed, _LEAST_MEMORY), _MOST_MEMORY) // _MB
-    with _set(
-        conn,
-        maintenance_work_mem=f"{megabytes}MB",
-        max_parallel_maintenance_workers=str(workers),
-    ):
-        yield
-
-
-@contextmanager
-def _set(conn: psycopg.Connection[Any], **settings: str) -> "Iterator[None]":
-    """Set what the session has otherwise; a revision's connection has a lock_timeout too."""
-    change = "SELECT set_config(%s, %s, false)"
-    before = {}
-    for name, value in settings.items():
-        row = conn.execute("SELECT current_setting(%s)", [name]).fetchone()
-        assert row is not None
-        before[name] = row[0]
-        conn.execute(change, [name, value])
-    try:
-        yield
-    finally:
-        if takes_statements(conn):
-            for name, value in before.items():
-                conn.execute(change, [name, value])

@@ -87,6 +87,8 @@ def search(
         )
     query = _Query(embedding, space, k, where, source)
     index = valid_index(conn, space)
+    if index is not None and index.type == "bit":
+        index = None  # the signs' nearest are to be put in order by their embeddings
     if index is not None and query.filtered and not capabilities(conn).iterative_scan:
         index = None  # the index's candidates are few, and a filter can leave none of them
     rows = _rows(conn, query, index)

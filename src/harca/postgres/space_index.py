@@ -1,11 +1,11 @@
-"""The index that a space deserves: which one, what it is called, how it is made.
+"""A space's index: what it is called, what it is made of, how it is made and found again.
 
-Below `EXACT_BELOW` rows a space is searched exactly: that finds everything, costs a few
-milliseconds and no upkeep (docs/tuning.md). Above, the space gets an HNSW index on an
-expression, as a column of mixed dimensions cannot be indexed itself.
+It is on an expression, as a column of mixed dimensions cannot be indexed itself. Which index
+a space deserves is told by `index_choice`.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,14 +17,19 @@ from psycopg.rows import dict_row
 from harca.model import Space
 from harca.postgres.digest import query
 
-# Measured by benchmarks/exact_or_index.py; see docs/tuning.md.
-EXACT_BELOW = 1_000
-
 PREFIX = "vector_embeddings_ann_"
 KEPT = "harca: made by a revision, which drops it too"
 
-_MAX_VECTOR_DIMS = 2_000  # HNSW_MAX_DIM, pgvector src/hnsw.h
-_MAX_HALFVEC_DIMS = 4_000
+# Lists that are twice as many or half as few as fit cost a search time or recall.
+_OUTGROWN = 2
+
+# HNSW_MAX_DIM, IVFFLAT_MAX_DIM and their multiples by type: pgvector src/hnswutils.c. A vector
+# has 16,000 dimensions at most, so that all have signs that can be indexed.
+MOST_DIMS = {"vector": 2_000, "halfvec": 4_000, "bit": 16_000}
+METHODS: Mapping[str, Mapping[str, int]] = {  # parameters, and what pgvector takes for them
+    "hnsw": {"m": 16, "ef_construction": 64},
+    "ivfflat": {"lists": 100},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,37 @@ class Capabilities:
     def iterative_scan(self) -> bool:
         """Index scans that go on until a filter has let enough rows through, since 0.8."""
         return self.version >= (0, 8)
+
+    @property
+    def parallel_build(self) -> bool:
+        """HNSW builds by several processes; before 0.8.2 they write beyond a buffer's end.
+
+        https://github.com/pgvector/pgvector/issues/959
+        """
+        return self.version >= (0, 8, 2)
+
+    @property
+    def shown(self) -> str:
+        """The version, for people."""
+        return ".".join(map(str, self.version)) or "?"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is known to be wrong with the version."""
+        if not self.version:
+            return []
+        found = []
+        if self.hnsw and not self.parallel_build:
+            found.append(
+                f"pgvector {self.shown} can crash the server when it builds an HNSW index by "
+                "several processes: harca builds by one; update to 0.8.2 or later"
+            )
+        if self.version < (0, 8, 4):
+            found.append(
+                f"pgvector {self.shown} can damage an HNSW index by VACUUM, and takes more than "
+                "maintenance_work_mem to build ivfflat: update to 0.8.4 or later, then REINDEX"
+            )
+        return found
 
     def make(self, method: str, kind: str) -> bool:
         """Say whether there can be an index by *method* on embeddings cast to *kind*."""
@@ -98,19 +134,9 @@ def spaces(conn: psycopg.Connection[Any]) -> list[Space]:
     return [Space(*row) for row in found]
 
 
-def index_for(space: Space, can: Capabilities) -> SpaceIndex | None:
-    """Return the index that *space* deserves; None if it is searched exactly."""
-    kind = indexed_type(space.dims)
-    if space.records < EXACT_BELOW or kind is None or not can.make("hnsw", kind):
-        return None
-    return SpaceIndex(index_name(space), space, "hnsw", kind)
-
-
 def indexed_type(dims: int) -> str | None:
     """Return what embeddings are cast to so that they can be indexed; None: they cannot."""
-    if dims <= _MAX_VECTOR_DIMS:
-        return "vector"
-    return "halfvec" if dims <= _MAX_HALFVEC_DIMS else None
+    return next((kind for kind, most in MOST_DIMS.items() if dims <= most), None)
 
 
 def index_name(space: Space) -> str:
@@ -119,17 +145,67 @@ def index_name(space: Space) -> str:
     return f"{PREFIX}{hashed[:12]}_idx"
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An index that is there.
+
+    Attributes:
+        type: As of a `SpaceIndex`; empty if it is none of harca's making.
+        valid: False if a build was interrupted.
+        comment: What says who made it.
+    """
+
+    name: str
+    method: str
+    type: str
+    parameters: Mapping[str, int]
+    valid: bool
+    bytes: int
+    comment: str | None
+
+    @property
+    def is_kept(self) -> bool:
+        """True if a revision has made it, which drops it too."""
+        return self.comment == KEPT
+
+    def is_as(self, index: SpaceIndex) -> bool:
+        """Say whether it is made as *index*, for so many rows if it has lists."""
+        if (self.method, self.type) != (index.method, index.type):
+            return False
+        defaults = METHODS[index.method]
+        if index.method == "ivfflat" and not index.parameters:
+            lists = self.parameters.get("lists", defaults["lists"])
+            fitting = ivfflat_lists(index.space.records)
+            return fitting < _OUTGROWN * lists and lists < _OUTGROWN * fitting
+        return {**defaults, **self.parameters} == {**defaults, **index.parameters}
+
+    def of(self, space: Space) -> SpaceIndex:
+        """Return it as an index of *space*."""
+        return SpaceIndex(self.name, space, self.method, self.type, self.parameters)
+
+
+def made_indexes(conn: psycopg.Connection[Any], prefix: str) -> dict[str, Made]:
+    """Return the indexes of the table whose names begin with *prefix*, by name."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(query("made_indexes"), {"prefix": prefix})
+        return {row["name"]: _made(**row) for row in cursor}
+
+
+def _made(*, operators: str, parameters: list[str], **row: Any) -> Made:
+    types = (kind for kind in ("bit_hamming", "halfvec", "vector") if operators.startswith(kind))
+    pairs = (parameter.split("=") for parameter in parameters)
+    return Made(
+        type=next(types, "").removesuffix("_hamming"),
+        parameters={name: int(value) for name, value in pairs if value.isdecimal()},
+        **row,
+    )
+
+
 def valid_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | None:
     """Return the index that answers searches in *space*, if there is one."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(query("space_index"), {"name": index_name(space)})
-        row = cursor.fetchone()
-    if row is None:
-        return None
-    kind = next(kind for kind in ("bit", "halfvec", "vector") if f"{kind}_" in row["operators"])
-    pairs = (parameter.split("=") for parameter in row["parameters"])
-    parameters = {name: int(value) for name, value in pairs}
-    return SpaceIndex(row["name"], space, row["method"], kind, parameters)
+    name = index_name(space)
+    found = made_indexes(conn, name).get(name)
+    return found.of(space) if found is not None and found.valid else None
 
 
 def ivfflat_lists(rows: int) -> int:
@@ -137,7 +213,34 @@ def ivfflat_lists(rows: int) -> int:
 
     https://github.com/pgvector/pgvector#ivfflat: rows / 1000 up to 1 M, else sqrt(rows).
     """
-    return max(1, rows // 1000 if rows <= 1_000_000 else round(rows**0.5))
+    return max(1, rows // 1000 if rows <= 1_000_000 else round(math.sqrt(rows)))
+
+
+def ivfflat_probes(lists: int) -> int:
+    """Return the number of lists to look through that pgvector's manual advises."""
+    return max(1, round(math.sqrt(lists)))
+
+
+def beside(name: str) -> str:
+    """Return what an index is called while it is built to take the place of *name*."""
+    return f"{name}_new"
+
+
+def taking_over(name: str) -> list[sql.Composed]:
+    """Return the statements, of one transaction, by which `beside` becomes *name*.
+
+    The old index is called `outlived` then. Searches go on: the lock is SHARE UPDATE EXCLUSIVE.
+    """
+    renaming = sql.SQL("ALTER INDEX {} RENAME TO {}")
+    return [
+        renaming.format(sql.Identifier(name), sql.Identifier(outlived(name))),
+        renaming.format(sql.Identifier(beside(name)), sql.Identifier(name)),
+    ]
+
+
+def outlived(name: str) -> str:
+    """Return what an index is called when another one has taken its place."""
+    return f"{name}_old"
 
 
 def dropping(name: str) -> sql.Composed:

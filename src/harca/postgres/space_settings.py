@@ -3,7 +3,7 @@
 Without settings harca chooses by the number of rows and dimensions, see `space_index`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,44 +59,97 @@ class SpaceSettings:
     measured: Mapping[str, Any] = field(default_factory=dict)
 
 
+_SELECT = (
+    "SELECT method, type, parameters, effort, embedder, measured, model_id, dims "
+    "FROM space_settings"
+)
+# What belongs to a space's index, without which it means nothing.
+_OF_INDEX: dict[str, Any] = {
+    "method": None, "type": None, "parameters": {}, "effort": {}, "measured": {},
+}  # fmt: skip
+
+
 def settings_of(conn: psycopg.Connection[Any], space: Space) -> SpaceSettings:
     """Return the settings of *space*: nothing in them if nobody has said anything."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute(
-            "SELECT method, type, parameters, effort, embedder, measured FROM space_settings "
-            "WHERE model_id = %s AND dims = %s",
-            [space.model_id, space.dims],
-        )
+        cursor.execute(f"{_SELECT} WHERE model_id = %s AND dims = %s", [space.model_id, space.dims])
         row = cursor.fetchone()
-    if row is None:
-        return SpaceSettings()
-    return SpaceSettings(**{**row, "effort": Effort(**row["effort"])})
+    return SpaceSettings() if row is None else _settings(**row)
+
+
+def all_settings(conn: psycopg.Connection[Any]) -> dict[tuple[str, int], SpaceSettings]:
+    """Return the settings by model and dims; none where the schema is older than they are."""
+    if not are_there(conn):
+        return {}
+    with conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(_SELECT)
+        return {(row["model_id"], row["dims"]): _settings(**row) for row in cursor}
+
+
+def are_there(conn: psycopg.Connection[Any]) -> bool:
+    """Say whether the schema has settings."""
+    return conn.execute("SELECT WHERE to_regclass('space_settings') IS NOT NULL").rowcount == 1
+
+
+def _settings(*, model_id: str, dims: int, effort: Mapping[str, int], **row: Any) -> SpaceSettings:
+    return SpaceSettings(**row, effort=Effort(**effort))
 
 
 def keep(conn: psycopg.Connection[Any], space: Space, **changes: Any) -> None:
     """Keep *changes* of the settings of *space*: fields of `SpaceSettings`, the others stay."""
-    values = {
-        name: Jsonb(value.as_dict() if isinstance(value, Effort) else dict(value))
-        if name in ("parameters", "effort", "measured")
-        else value
-        for name, value in changes.items()
-    }
-    assert set(values) <= set(_COLUMNS), values
-    names = [sql.Identifier(name) for name in values]
-    conn.execute(
-        sql.SQL(
-            "INSERT INTO space_settings (model_id, dims, {names}) "
-            "VALUES (%(model_id)s, %(dims)s, {values}) ON CONFLICT (model_id, dims) "
-            "DO UPDATE SET updated_at = CURRENT_TIMESTAMP, {changes}"
-        ).format(
-            names=sql.SQL(", ").join(names),
-            values=sql.SQL(", ").join(sql.Placeholder(name) for name in values),
-            changes=sql.SQL(", ").join(
-                sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in names
-            ),
+    conn.execute(keeping(space, **changes))
+
+
+def keeping(space: Space, **changes: Any) -> sql.Composed:
+    """Return the statement that keeps *changes*, complete, as a script has it."""
+    assert changes
+    assert set(changes) <= set(_COLUMNS), changes
+    return sql.SQL(
+        "INSERT INTO space_settings (model_id, dims, {names}) "
+        "VALUES ({model_id}, {dims}, {values}) ON CONFLICT (model_id, dims) "
+        "DO UPDATE SET updated_at = CURRENT_TIMESTAMP, {changes}"
+    ).format(
+        names=_listed(sql.Identifier(name) for name in changes),
+        model_id=sql.Literal(space.model_id),
+        dims=sql.Literal(space.dims),
+        values=_listed(sql.Literal(_stored(name, value)) for name, value in changes.items()),
+        changes=_listed(
+            sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in changes
         ),
-        {"model_id": space.model_id, "dims": space.dims, **values},
     )
+
+
+def _stored(name: str, value: Any) -> Any:
+    if isinstance(value, Effort):
+        value = value.as_dict()
+    return Jsonb(dict(value)) if name in ("parameters", "effort", "measured") else value
+
+
+def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
+
+
+def forget_index(conn: psycopg.Connection[Any], space: Space) -> None:
+    """Forget what is kept of the index of *space*, and of searches by it: harca chooses again."""
+    for statement in forgetting_index(space):
+        conn.execute(statement)
+
+
+def forgetting_index(space: Space) -> list[sql.Composed]:
+    """Return the statements that forget it, complete, as a script has them."""
+    of_space = sql.SQL("WHERE model_id = {} AND dims = {}").format(
+        sql.Literal(space.model_id), sql.Literal(space.dims)
+    )
+    changes = _listed(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(_stored(name, value)))
+        for name, value in _OF_INDEX.items()
+    )
+    return [
+        sql.SQL("UPDATE space_settings SET updated_at = CURRENT_TIMESTAMP, {} {}").format(
+            changes, of_space
+        ),
+        sql.SQL("DELETE FROM space_settings {} AND embedder IS NULL").format(of_space),
+    ]
 
 
 def forget(conn: psycopg.Connection[Any], space: Space) -> None:
