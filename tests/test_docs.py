@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from harca.cli import database as _database  # noqa: F401  # importing registers commands
+from harca.cli import index as _index  # noqa: F401
 from harca.cli import look as _look  # noqa: F401
 from harca.cli import move as _move  # noqa: F401
 from harca.cli import pace as _pace  # noqa: F401
@@ -111,6 +112,8 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca verify", (store,)),
         ("harca status", ()),
         ("harca search", ("--like", "1")),
+        ("harca index list", ()),
+        ("harca index build", ()),
         ("harca rejections list", ()),
         ("harca rejections export", (tmp_path / "out",)),
         ("harca export", (tmp_path / "exported",)),

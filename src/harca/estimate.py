@@ -16,7 +16,7 @@ _CHUNK, _CHUNK_ROW = 1_996, 2_040  # of a TOAST table
 _ROW = 28 + 88  # header and line pointer; numbers and dates, and what labels take at least
 _HNSW_M = 16
 _EXACT_BELOW = 1_000
-_MOST_INDEXED_DIMS, _MOST_HALFVEC_DIMS = 2_000, 4_000
+_MOST_INDEXED_DIMS, _MOST_HALFVEC_DIMS = 2_000, 4_000  # beyond them, the signs are indexed
 
 
 @dataclass(slots=True)
@@ -92,8 +92,10 @@ def _vector_index(dims: int, count: int) -> float:
 
 
 def _indexed_width(dims: int, count: int) -> int | None:
-    if count < _EXACT_BELOW or dims > _MOST_HALFVEC_DIMS:
+    if count < _EXACT_BELOW:
         return None
+    if dims > _MOST_HALFVEC_DIMS:
+        return dims // 8
     return 4 * dims if dims <= _MOST_INDEXED_DIMS else 2 * dims
 
 

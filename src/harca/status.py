@@ -7,7 +7,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from harca import migrations
-from harca.postgres import indexes, space_index
+from harca.postgres import indexes
 from harca.postgres.connect import Database, translated
 from harca.postgres.digest import query
 
@@ -55,13 +55,13 @@ def status(target: Database) -> Status:
         if not migrations.is_applied(target, migrations.LEDGER):
             return found
         found.has_ledger = True
-        there = indexes.existing(conn)
-        for space in space_index.spaces(conn):
-            name = space_index.index_name(space)
-            index = "exact"
-            if name in there:
-                index = name if there[name] else f"{name} (INVALID)"
-            found.spaces.append({**space.as_dict(), "index": index})
+        for state in indexes.states(conn):
+            index, made = "exact", state.made
+            if made is not None:
+                index = made.name if made.valid else f"{made.name} (INVALID)"
+            found.spaces.append(
+                {**state.choice.space.as_dict(), "index": index, "why_exact": state.why_exact}
+            )
         found.rows = sum(space["records"] for space in found.spaces)
         row = conn.execute("SELECT count(*) FROM vector_embeddings WHERE store IS NULL").fetchone()
         found.foreign_rows = row[0] if row else 0

@@ -179,7 +179,7 @@ def _status_text(found: "Status") -> str:
             render.table(
                 ("model", "dims", "records", "searched by"),
                 [
-                    (space["model_id"], space["dims"], space["records"], space["index"])
+                    (space["model_id"], space["dims"], space["records"], _searched_by(space))
                     for space in found.spaces
                 ],
             )
@@ -200,6 +200,11 @@ def _status_text(found: "Status") -> str:
     else:
         parts.append("no runs; next: harca migrate STORE")
     return "\n".join(parts)
+
+
+def _searched_by(space: dict[str, Any]) -> str:
+    index, why = space["index"], space["why_exact"]
+    return f"exact: {why}" if index == "exact" and why else str(index)
 
 
 @app.command()

@@ -32,12 +32,19 @@ _AHEAD = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The index that a space is to have; None: it is searched exactly, and *why*."""
+    """The index that a space is to have; None: it is searched exactly.
+
+    Attributes:
+        why: It has that index, or none.
+        is_said: The space's settings say so, or a revision.
+        is_kept: A revision has made it, which drops it too.
+    """
 
     space: Space
     index: SpaceIndex | None
     why: str
     is_said: bool = False
+    is_kept: bool = False
 
     def exact(self, why: str) -> "Choice":
         """Return the choice of no index."""
@@ -97,14 +104,15 @@ def within_cap(
 
     Args:
         there: Names of indexes that can be used.
-        kept: Indexes that revisions have made, and that are none of the choices.
+        kept: Further indexes: of revisions for spaces without rows, and the plan's.
     """
     room = max(0, most - kept)
 
-    def rank(choice: Choice) -> tuple[bool, float, str, int]:
+    def rank(choice: Choice) -> tuple[bool, bool, float, str, int]:
         space = choice.space
         ahead = _AHEAD if index_name(space) in there else 1
-        return (not choice.is_said, -ahead * space.records, space.model_id, space.dims)
+        first = (not choice.is_kept, not choice.is_said)
+        return (*first, -ahead * space.records, space.model_id, space.dims)
 
     asking = sorted((one for one in choices if one.index is not None), key=rank)
     left_out = {(one.space.model_id, one.space.dims) for one in asking[room:]}

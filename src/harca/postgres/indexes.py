@@ -83,14 +83,19 @@ def _choices(conn: psycopg.Connection[Any], there: dict[str, Made]) -> list[Choi
     for space in spaces(conn):
         made = there.get(index_name(space))
         if made is not None and made.valid and made.is_kept:
-            found.append(Choice(space, made.of(space), "a revision has made it", is_said=True))
+            found.append(
+                Choice(space, made.of(space), "a revision has made it", True, is_kept=True)
+            )
             continue
         choice = index_for(space, can, settings.get((space.model_id, space.dims)))
         if choice.index is not None and _could_refuse(conn, choice.index):
             choice = choice.exact("half precision could refuse what the old application writes")
         found.append(choice)
     names = {index_name(choice.space) for choice in found}
-    kept = sum(made.is_kept and made.name not in names for made in there.values())
+    kept = sum(
+        (made.is_kept and made.name not in names) or made.name == PLAN_INDEX
+        for made in there.values()
+    )
     return within_cap(found, {name for name, made in there.items() if made.valid}, kept=kept)
 
 
