@@ -2,16 +2,13 @@
 
 import argparse
 import json
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,53 +16,18 @@ import alembic.command
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from harca import migrations
-from harca.ahead import ReadAhead
-from harca.load import Intake, LoadResult, load, notes_of
-from harca.model import Item, Reader, Rejection, StoreNotes
-from harca.options import LoadOptions
-from harca.postgres import indexes
+from harca.bench.loading import load_as_migrate
+from harca.bench.synthetic import MODEL, Embeddings, VectorsReader
 from harca.postgres.connect import Database, database
-from harca.postgres.target import PostgresTarget, begin_run
+from harca.postgres.scratch import scratch_database
 from harca.readers.harca import record_key
 
-MODEL = "synthetic"
+__all__ = ["MODEL", "Embeddings", "VectorsReader", "load_as_migrate"]  # for the scripts beside
 
-_SEED = 20_261_123
-_CLUSTERS = 64
 _CHUNK_ROWS = 2_000
-# Embeddings of texts vary in some tens of directions, not in all that they have: points
-# that fill every direction have no near neighbours, and no index finds those.
-_LATENT_DIMS = 32
-_SPREAD = 0.8
 _FOLDER = "cache/embeddings"
-_numbers = count(1)
-
-
-class Embeddings:
-    """Clustered unit vectors; the same seed gives the same ones."""
-
-    def __init__(self, dims: int, *, seed: int = _SEED) -> None:
-        self.dims = dims
-        shape = np.random.default_rng(seed)
-        self._centres = _unit(shape.normal(size=(_CLUSTERS, dims)))
-        self._basis = shape.normal(size=(_LATENT_DIMS, dims)) / math.sqrt(dims * _LATENT_DIMS)
-        self._noise = np.random.default_rng(seed + 1)
-
-    def draw(self, rows: int) -> NDArray[np.float64]:
-        """Return the next *rows* vectors, shape ``(rows, dims)``."""
-        clusters = self._noise.integers(_CLUSTERS, size=rows)
-        latent = self._noise.normal(size=(rows, _LATENT_DIMS))
-        return _unit(self._centres[clusters] + _SPREAD * latent @ self._basis)
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = vectors / lengths
-    return unit
 
 
 def write_store(folder: Path, *, records: int, dims: int, digits: int | None = None) -> int:
@@ -147,83 +109,14 @@ def temporary_database(
     explicit: str | None = None, *, revision: str = "head"
 ) -> Iterator[Database]:
     """Give a database of its own, at schema *revision*, and drop it afterwards."""
-    server = database(explicit)
-    name = f"harca_bench_{os.getpid()}_{next(_numbers)}"
-    with server.connect() as conn:
-        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    made = Database(make_conninfo(server.conninfo, dbname=name), server.origin)
-    try:
+    with scratch_database(database(explicit)) as made:
         alembic.command.upgrade(migrations.config(migrations.SCHEMA, made), revision)
         yield made
-    finally:
-        with server.connect() as conn:
-            conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-@dataclass(slots=True)
-class VectorsReader:
-    """Records for the rows of a matrix, numbered from *first* on."""
-
-    vectors: NDArray[np.float64]
-    first: int
-    format: str = "synthetic"
-    volatile: frozenset[str] = frozenset()
-    guesses_ids = False
-    bookkeeping: frozenset[str] = frozenset()
-    notes: StoreNotes = field(default_factory=StoreNotes)
-
-    def items(self) -> Iterator[Item | Rejection]:
-        """Yield one item a row."""
-        for number, vector in enumerate(self.vectors, self.first):
-            yield Item(
-                key=str(number),
-                content=f"record {number}: stands in for a paragraph of a document. " * 3,
-                vector=vector,
-                metadata={"directory": "cache/embeddings", "number": number},
-                model_id=MODEL,
-                created_at=None,
-                source="synthetic",
-                origin=f"row {number}",
-                payload=bytes,
-            )
-
-    def size_hint(self) -> int:
-        """Return the number of rows."""
-        return len(self.vectors)
 
 
 def nearest(vectors: NDArray[np.float32], query: NDArray[np.float32], k: int) -> set[int]:
     """Return the rows nearest to *query*; vectors of unit length."""
     return set(np.argpartition(-(vectors @ query), k)[:k].tolist())
-
-
-def load_as_migrate(
-    conn: psycopg.Connection[Any],
-    reader: Reader,
-    options: LoadOptions,
-    *,
-    ahead: ReadAhead | None = None,
-    path: Path = Path(),
-) -> int:
-    """Load *reader* by the steps of ``harca migrate``, without indexing and verifying.
-
-    Args:
-        ahead: What reads the store at *path*, as it does for ``harca migrate``.
-
-    Returns the number of records read.
-    """
-    indexes.drop_before_first_load(conn)
-    store = options.name or "benchmark"
-    run = begin_run(
-        conn, store, store_format=reader.format, revision=None, options=options.as_dict()
-    )
-    target = PostgresTarget(conn, run, volatile=reader.volatile)
-    intake = Intake(reader, options, now=run.started_at)
-    if ahead is not None:
-        intake = ahead.intake(reader, str(path), options, run.started_at)
-    result: LoadResult = load(intake, target, options)
-    target.finish(notes_of(result, reader), outlived=result.outlived)
-    return result.tally.read
 
 
 def settle(conn: psycopg.Connection[Any]) -> None:

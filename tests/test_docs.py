@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from harca.cli import database as _database  # noqa: F401  # importing registers commands
+from harca.cli import bench as _bench  # noqa: F401  # importing registers commands
+from harca.cli import database as _database  # noqa: F401
 from harca.cli import index as _index  # noqa: F401
 from harca.cli import look as _look  # noqa: F401
 from harca.cli import move as _move  # noqa: F401
@@ -114,6 +115,8 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca search", ("--like", "1")),
         ("harca index list", ()),
         ("harca index build", ()),
+        ("harca bench search", ("--clients", "0", "--queries", "2", "--rounds", "1", "-k", "2")),
+        ("harca bench scale", ("--rows", "12", "--dims", "3", "--queries", "2", "--rounds", "1")),
         ("harca rejections list", ()),
         ("harca rejections export", (tmp_path / "out",)),
         ("harca export", (tmp_path / "exported",)),
@@ -132,7 +135,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
 
         documented = re.findall(r"^\| (`[^|]*) \|", section(path), re.MULTILINE)
         cells = [cell for cell in documented if "--" not in cell and "(argument)" not in cell]
-        names = {name for cell in cells for name in re.findall(r"`([a-z_\[\].]+)`", cell)}
+        names = {name for cell in cells for name in re.findall(r"`([a-z0-9_\[\].]+)`", cell)}
         assert names == fields(done.json), path
 
 

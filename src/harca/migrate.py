@@ -403,6 +403,14 @@ def _verify_store(
     return verification
 
 
+def options_of(conn: Any, path: str) -> LoadOptions | None:
+    """Return how the store at *path* was told to be read when it was loaded; None: it was not."""
+    try:
+        return _options(_latest_run(conn, address(path))["options"])
+    except NothingToVerify:
+        return None
+
+
 def loaded_stores(database: Database) -> list[tuple[str, str]]:
     """Return name and path of each store whose rows are in the table.
 

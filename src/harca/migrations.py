@@ -32,6 +32,7 @@ _log = logging.getLogger("harca.migrations")
 LEDGER = "5e7b20c3d4f6"  # the revision that makes it
 LOADABLE = "a91c6e08b7d2"  # from here on, stores can be loaded
 BEFORE_TABLES = "e4c7a90b53d8"  # the one before HARCA's old tables are consolidated
+MEASUREMENTS = "7c15d08e42b6"  # from here on, what was measured can be kept
 
 # DDL that waits for a lock makes everybody behind it wait too; better to give up soon.
 LOCK_TIMEOUT = "2s"
