@@ -38,6 +38,7 @@ TRUSTED = {
     ("legacy_swap.py", "definition"): "written by pg_get_functiondef",
     ("legacy_search.py", "self.arguments"): "written by pg_get_function_arguments",
     ("indexes.py", "row[0]"): "written by pg_get_indexdef",
+    ("search.py", "_statement"): "made by nearest.statement, and kept",
     ("grants.py", "privilege"): "a right, as aclexplode calls it",
     ("undump.py", "table.encode()"): "a backup is restored by running what is in it",
     ("undump.py", "statement.encode()"): "likewise",
@@ -255,7 +256,7 @@ class Project:
                 return self.is_ours(on, place) and self._all(given, place)
             if name == "join":
                 return self._all((on, *node.args), place)
-            if name == "as_string":
+            if name in ("as_string", "as_bytes"):
                 return self.is_ours(on, place)
             if name in TEXT_METHODS and self._all((on, *node.args), place):
                 return True

@@ -117,7 +117,7 @@ class Database:
         """
         try:
             conn = psycopg.connect(self.conninfo, autocommit=True)
-            conn.execute(_SEE_VECTOR)
+            self.settle(conn)
             conn.autocommit = autocommit
         except psycopg.OperationalError as exc:
             raise CannotConnect(
@@ -126,9 +126,13 @@ class Database:
                 + no_connection.hint(_first_line(exc)),
             ) from exc
         encryption.warn_if_readable(conn, self.conninfo)
+        return conn
+
+    def settle(self, conn: psycopg.Connection[Any]) -> None:
+        """Have a new connection see pgvector, and say what it runs if that is asked for."""
+        conn.execute(_SEE_VECTOR)
         if _log.isEnabledFor(logging.DEBUG):
             conn.cursor_factory = _LoggedCursor
-        return conn
 
     def reach(self) -> None:
         """Connect and go: a server that is not there is told before anything is begun.

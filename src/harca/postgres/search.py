@@ -1,53 +1,325 @@
-"""Nearest neighbours within one space."""
+"""Nearest neighbours within one space, over one connection."""
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 import psycopg
 from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
 from psycopg import sql
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
+from psycopg.rows import tuple_row
 
 from harca.errors import UsageError
 from harca.model import Space
-from harca.postgres.space_index import SpaceIndex, capabilities, spaces, valid_index
+from harca.postgres import nearest
+from harca.postgres.filters import Filter, compile_filter
+from harca.postgres.selectivity import Selectivity
+from harca.postgres.space_index import space_names
+from harca.postgres.space_plan import EXACTLY, Session, SpacePlan, plan_of
 
-_EF_SEARCH = 40  # pgvector's default; it must not be below k
-_MAX_EF_SEARCH = 1_000
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
-_TIES = 20  # fetched beyond k, so that equals at the end come in the order of their ids
 MAX_K = 1_000
+
+# For so long a search does not look again which index there is, and how it is to be used.
+_FRESH_S = 1.0
+_MOST_STATEMENTS = 1_000
+
+
+class Position(NamedTuple):
+    """Where one stands in the results of a query: after how many, after which one."""
+
+    seen: int
+    distance: float
+    id: int
+
+    def token(self) -> str:
+        """Return it for people to pass on."""
+        return f"{self.seen}:{self.distance!r}:{self.id}"
+
+    @classmethod
+    def from_token(cls, token: str) -> "Position":
+        """Return the position that a token names.
+
+        Raises:
+            UsageError: It is none.
+        """
+        try:
+            seen, distance, id_ = token.split(":")
+            found = cls(int(seen), float(distance), int(id_))
+        except ValueError:
+            found = cls(-1, 0.0, 0)
+        if found.seen < 0 or not 0 <= found.distance <= 2:
+            raise UsageError(
+                f'"{token}" is no position in results',
+                hint="Take it from the field `next` of the results that come before.",
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        embedding: float32, shape ``(dims,)``.
+        k: How many results, 1 to `MAX_K`.
+        filter: What a row must fulfil.
+        min_similarity: Results below this cosine are left out.
+        after: Results begin after this position.
+    """
+
+    embedding: NDArray[np.float32]
+    k: int = 10
+    filter: Filter | None = None
+    min_similarity: float | None = None
+    after: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result; *similarity* is the cosine, 1 for the same direction."""
+    """One result; *distance* is the cosine distance, 0 for the same direction."""
 
     id: int
     store_key: str | None
-    similarity: float
+    distance: float
     content: str
     metadata: Any
     model_id: str
     source: str | None
 
+    @property
+    def similarity(self) -> float:
+        """The cosine: 1 for the same direction."""
+        return 1.0 - self.distance
+
     def as_dict(self) -> dict[str, Any]:
         """Return the hit as ``--json`` shows it."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {
+            "id": self.id,
+            "store_key": self.store_key,
+            "similarity": self.similarity,
+            "content": self.content,
+            "metadata": self.metadata,
+            "model_id": self.model_id,
+            "source": self.source,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The hits, and how they were found: ``exact`` or the index's name."""
+    """The hits, and how they were found: ``exact`` or the index's name.
+
+    Attributes:
+        next: Where the following results begin; None: there are none.
+    """
 
     hits: list[Hit]
     space: Space
     answered_by: str
+    next: Position | None = None
+
+
+class Searcher:
+    """Searches over one connection, which must be in autocommit mode.
+
+    It looks once a second which index a space has, keeps its statements prepared and sets the
+    session parameters of its searches: the connection should serve nothing else.
+    """
+
+    def __init__(self, conn: psycopg.Connection[Any], *, local: bool = False) -> None:
+        """Make *conn* ready.
+
+        Args:
+            local: Set session parameters for the transaction only, which must be open.
+        """
+        self._conn = conn
+        self._local = local
+        self._set: dict[str, str] = {}
+        self._plans: dict[tuple[str, int], tuple[float, SpacePlan]] = {}
+        self._statements: dict[tuple[object, ...], bytes] = {}
+        self._selectivity = Selectivity(conn)
+        if conn.adapters.types.get("vector") is None:
+            register_vector(conn)
+
+    def search(self, query: Query, space: Space) -> Answer:
+        """Return the rows of *space* nearest to a query by cosine distance.
+
+        Equal distances come in the order of the rows' ids. Zero vectors have no direction:
+        they are never found, and cannot be searched for.
+
+        Raises:
+            UsageError: The query does not fit.
+        """
+        _check(query, space)
+        plan = self._plan(space)
+        way = self._way(plan, query)
+        return self._answer(self._execute(way, query, space).fetchall(), way, query, plan)
+
+    def search_many(self, queries: Sequence[Query], space: Space) -> list[Answer]:
+        """Return the answer to each query, as `search` does, in one round trip for all.
+
+        Raises:
+            UsageError: A query does not fit.
+        """
+        for query in queries:
+            _check(query, space)
+        plan = self._plan(space)
+        ways = [self._way(plan, query) for query in queries]
+        with self._conn.pipeline():
+            cursors = [
+                self._execute(way, query, space) for way, query in zip(ways, queries, strict=True)
+            ]
+        return [
+            self._answer(cursor.fetchall(), way, query, plan)
+            for cursor, way, query in zip(cursors, ways, queries, strict=True)
+        ]
+
+    def _plan(self, space: Space) -> SpacePlan:
+        key = (space.model_id, space.dims)
+        now = time.monotonic()
+        known = self._plans.get(key)
+        if known is None or now - known[0] > _FRESH_S:
+            known = self._plans[key] = (now, plan_of(self._conn, space))
+        return known[1]
+
+    def _way(self, plan: SpacePlan, query: Query) -> "_Way":
+        if plan.index is None:
+            return _EXACT
+        wanted = query.k + (query.after.seen if query.after else 0)
+        filtered = query.filter is not None
+        candidates = plan.candidates(wanted, filtered=filtered)
+        if query.filter is not None and (
+            # Of the index's first candidates, a filter can leave none.
+            not plan.can.iterative_scan
+            or plan.is_quicker_exactly(self._selectivity.rows(plan.space, query.filter), candidates)
+        ):
+            return _EXACT
+        session = plan.session(candidates, iterative=filtered)
+        if session is None:
+            return self._further(plan, candidates)
+        return _Way(session, plan, candidates, further=filtered)
+
+    def _further(self, plan: SpacePlan, candidates: int) -> "_Way":
+        """Return the way that goes on behind what the index brings first."""
+        session = plan.session(candidates, iterative=True)
+        return _EXACT if session is None else _Way(session, plan, candidates, further=True)
+
+    def _answer(
+        self, rows: list[tuple[Any, ...]], way: "_Way", query: Query, plan: SpacePlan
+    ) -> Answer:
+        """Make the answer of *rows*; if they are too few, ask again, exactly in the end.
+
+        An index brings less than it should after rows were deleted, under a filter that lets
+        hardly any through, and from lists that hold so little.
+        """
+        hits = _hits(rows, plan.space)
+        while len(hits) < query.k and way.plan is not None:
+            way = _EXACT if way.further else self._further(plan, way.candidates)
+            hits = _hits(self._execute(way, query, plan.space).fetchall(), plan.space)
+        after = _after(hits, query)
+        if query.min_similarity is not None:
+            near = [hit for hit in hits if hit.similarity >= query.min_similarity]
+            hits, after = near, after if len(near) == len(hits) else None
+        index = way.plan.index if way.plan is not None else None
+        return Answer(hits, plan.space, index.name if index else "exact", after)
+
+    def _execute(self, way: "_Way", query: Query, space: Space) -> psycopg.Cursor[tuple[Any, ...]]:
+        self._apply(way.session)
+        values: dict[str, Any] = {
+            "query": query.embedding,
+            "k": query.k,
+            "candidates": way.candidates,
+        }
+        if query.filter is not None:
+            values.update(query.filter.values)
+        if query.after is not None:
+            values["after_distance"] = query.after.distance
+            values["after_id"] = query.after.id
+        cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
+        return cursor.execute(self._statement(way, query, space), values, prepare=True)
+
+    def _statement(self, way: "_Way", query: Query, space: Space) -> bytes:
+        index = way.plan.index if way.plan is not None else None
+        clause = query.filter.clause if query.filter is not None else None
+        shape = (clause and clause.as_bytes(None), query.after is not None)
+        key = (space.model_id, space.dims, index and index.type, *shape)
+        made = self._statements.get(key)
+        if made is None:
+            if len(self._statements) >= _MOST_STATEMENTS:
+                self._statements.clear()
+            made = self._statements[key] = nearest.statement(
+                space, index, clause=clause, after=query.after is not None
+            )
+        return made
+
+    def _apply(self, session: Session) -> None:
+        """Set the parameters that are not set so already."""
+        changes = {name: value for name, value in session.items() if self._set.get(name) != value}
+        if not changes:
+            return
+        call = sql.SQL("set_config({}, {}, {})")
+        calls = [call.format(name, value, self._local) for name, value in changes.items()]
+        self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
+        self._set.update(changes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How one query is answered: exactly if there is no plan.
+
+    Attributes:
+        further: The index's scan goes on behind what it brings first.
+    """
+
+    session: Session
+    plan: SpacePlan | None = None
+    candidates: int = 0
+    further: bool = False
+
+
+_EXACT = _Way(EXACTLY)
+
+
+def _hits(rows: list[tuple[Any, ...]], space: Space) -> list[Hit]:
+    return [
+        Hit(id_, store_key, distance, content, metadata, space.model_id, source)
+        for distance, id_, store_key, content, metadata, source in rows
+        if not math.isnan(distance)  # a zero vector's
+    ]
+
+
+def _after(hits: list[Hit], query: Query) -> Position | None:
+    if len(hits) < query.k:
+        return None
+    seen = query.after.seen if query.after else 0
+    return Position(seen + len(hits), hits[-1].distance, hits[-1].id)
+
+
+def _check(query: Query, space: Space) -> None:
+    if not 1 <= query.k <= MAX_K:
+        raise UsageError(
+            f"k is {query.k}, expected 1 to {MAX_K}",
+            hint="Ask for a number of results in that range.",
+        )
+    if query.embedding.shape != (space.dims,):
+        raise UsageError(
+            f"the query has {query.embedding.size} dimensions, "
+            f'space "{space.model_id}" {space.dims}',
+            hint="Embed the query with the model that made the stored embeddings.",
+        )
+    if not np.isfinite(query.embedding).all():
+        raise UsageError(
+            "the query has components that are no finite numbers",
+            hint="Look at what made it: a division by zero?",
+        )
+    if not query.embedding.any():
+        raise UsageError(
+            "the query is a zero vector, which is near to nothing",
+            hint="Was the query's text empty?",
+        )
 
 
 def search(
@@ -59,148 +331,27 @@ def search(
     where: Mapping[str, Any] | None = None,
     source: str | None = None,
 ) -> Answer:
-    """Return the *k* records of *space* nearest to *embedding* by cosine distance.
+    """Search once, over a connection that serves other things too, see `Searcher`.
 
     Args:
         embedding: float32, shape ``(space.dims,)``.
-        where: Only records whose metadata contain this object (``@>``).
-
-    Ties come in the order of their ids. Zero vectors have no direction: they are never
-    found, and cannot be searched for.
+        where: What the metadata must fulfil, see `compile_filter`.
 
     Raises:
-        UsageError: *k* or *embedding* does not fit.
+        UsageError: Something given does not fit.
     """
-    if not 1 <= k <= MAX_K:
-        raise UsageError(
-            f"k is {k}, expected 1 to {MAX_K}", hint="Ask for a number of results in that range."
-        )
-    if len(embedding) != space.dims:
-        raise UsageError(
-            f'the query has {len(embedding)} dimensions, space "{space.model_id}" {space.dims}',
-            hint="Embed the query with the model that made the stored embeddings.",
-        )
-    if not embedding.any():
-        raise UsageError(
-            "the query is a zero vector, which is near to nothing",
-            hint="Was the query's text empty?",
-        )
-    query = _Query(embedding, space, k, where, source)
-    index = valid_index(conn, space)
-    if index is not None and index.type == "bit":
-        index = None  # the signs' nearest are to be put in order by their embeddings
-    if index is not None and query.filtered and not capabilities(conn).iterative_scan:
-        index = None  # the index's candidates are few, and a filter can leave none of them
-    rows = _rows(conn, query, index)
-    if index is not None and (query.filtered or index.method == "ivfflat") and len(rows) < k:
-        # An index scan gives up in the end; a filter this selective is quick to search by,
-        # and so are lists that hold so little.
-        index = None
-        rows = _rows(conn, query, None)
-    hits = [
-        Hit(similarity=1.0 - row.pop("distance"), **row)
-        for row in rows
-        if not math.isnan(row["distance"])
-    ]
-    return Answer(hits, space, index.name if index else "exact")
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    embedding: NDArray[np.float32]
-    space: Space
-    k: int
-    where: Mapping[str, Any] | None
-    source: str | None
-
-    @property
-    def filtered(self) -> bool:
-        return self.where is not None or self.source is not None
-
-
-def _rows(
-    conn: psycopg.Connection[Any], query: _Query, index: SpaceIndex | None
-) -> list[dict[str, Any]]:
-    with conn.transaction(), conn.cursor(row_factory=dict_row) as cursor:
-        _prefer(conn, index, k=query.k)
-        cursor.execute(
-            _statement(conn, query, index),
-            {
-                "query": _text(query.embedding),
-                "k": query.k,
-                "fetched": query.k + _TIES,
-                "where": Jsonb(dict(query.where or {})),
-                "source": query.source,
-            },
-        )
-        return cursor.fetchall()
-
-
-def _statement(
-    conn: psycopg.Connection[Any], query: _Query, index: SpaceIndex | None
-) -> sql.Composed:
-    space = query.space
-    kind = index.type if index else "vector"
-    expression = sql.SQL("(embedding::{}({}))").format(
-        sql.Identifier(kind), sql.Literal(space.dims)
-    )
-    # The space is written out, not passed: a generic plan could not use a partial index.
-    # Beside parameters, a percent sign in it has to be doubled.
-    model_id = sql.Literal(space.model_id).as_string(conn).replace("%", "%%")
-    # The index gives the order of the inner query; before PostgreSQL 17 it could not be used
-    # for the first of two keys, so ties are put in order outside.
-    return sql.SQL(
-        "SELECT * FROM ("
-        "SELECT id, store_key, {expression} <=> %(query)s::{kind}({dims}) AS distance, "
-        "content, metadata, model_id, source FROM vector_embeddings "
-        "WHERE model_id = {model_id} AND dims = {dims}{where}{source} "
-        "ORDER BY distance{tie_break} LIMIT %(fetched)s"
-        ") nearest ORDER BY distance, id LIMIT %(k)s"
-    ).format(
-        tie_break=sql.SQL("" if index else ", id"),
-        expression=expression,
-        kind=sql.Identifier(kind),
-        dims=sql.Literal(space.dims),
-        model_id=sql.SQL(model_id),
-        where=sql.SQL(" AND metadata @> %(where)s" if query.where is not None else ""),
-        source=sql.SQL(" AND source = %(source)s" if query.source is not None else ""),
-    )
-
-
-def _prefer(conn: psycopg.Connection[Any], index: SpaceIndex | None, *, k: int) -> None:
-    """Have the planner use the space's index: left alone, it scans smaller tables."""
-    if index is None:
-        return
-    conn.execute("SET LOCAL enable_seqscan = off")
-    conn.execute("SET LOCAL enable_bitmapscan = off")
-    conn.execute("SET LOCAL enable_sort = off")
-    iterative = capabilities(conn).iterative_scan
-    if index.method == "ivfflat":
-        # pgvector's advice: the square root of the lists, of which it puts 100 by default.
-        probes = round(index.parameters.get("lists", 100) ** 0.5)
-        conn.execute(sql.SQL("SET LOCAL ivfflat.probes = {}").format(sql.Literal(probes)))
-        if iterative:
-            conn.execute("SET LOCAL ivfflat.iterative_scan = relaxed_order")
-        return
-    effort = min(max(_EF_SEARCH, 2 * k, k + _TIES), _MAX_EF_SEARCH)
-    conn.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(sql.Literal(effort)))
-    if iterative:
-        # Otherwise a filter can leave fewer than k of the candidates.
-        conn.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-
-
-def _text(embedding: NDArray[np.float32]) -> str:
-    # Prints the shortest text that gives the same float32 again.
-    return orjson.dumps(np.ascontiguousarray(embedding), option=_NUMPY).decode()
+    query = Query(np.asarray(embedding, np.float32), k, compile_filter(where, source=source))
+    with conn.transaction():
+        return Searcher(conn, local=True).search(query, space)
 
 
 def find_space(conn: psycopg.Connection[Any], *, model_id: str | None, dims: int | None) -> Space:
-    """Return the one space that fits.
+    """Return the one space that fits; its records are not counted.
 
     Raises:
         UsageError: None fits, or several do.
     """
-    all_spaces = spaces(conn)
+    all_spaces = space_names(conn)
     fitting = [
         space
         for space in all_spaces

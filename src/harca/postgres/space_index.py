@@ -38,6 +38,12 @@ class Capabilities:
 
     version: tuple[int, ...]
 
+    @classmethod
+    def of(cls, version: str | None) -> "Capabilities":
+        """Return those of a version of pgvector; None: it is not installed."""
+        parts = (version or "").split(".")
+        return cls(tuple(int(part) for part in parts if part.isdigit()))
+
     @property
     def hnsw(self) -> bool:
         """HNSW indexes, since 0.5."""
@@ -121,8 +127,7 @@ class SpaceIndex:
 def capabilities(conn: psycopg.Connection[Any]) -> Capabilities:
     """Return what the server's pgvector can do."""
     row = conn.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    parts = row[0].split(".") if row else []
-    return Capabilities(tuple(int(part) for part in parts if part.isdigit()))
+    return Capabilities.of(row[0] if row else None)
 
 
 def spaces(conn: psycopg.Connection[Any]) -> list[Space]:
@@ -132,6 +137,11 @@ def spaces(conn: psycopg.Connection[Any]) -> list[Space]:
         "GROUP BY model_id, dims ORDER BY model_id, dims"
     )
     return [Space(*row) for row in found]
+
+
+def space_names(conn: psycopg.Connection[Any]) -> list[Space]:
+    """Return all spaces of the table, without counting their rows."""
+    return [Space(model_id, dims, 0) for model_id, dims in conn.execute(query("space_names"))]
 
 
 def indexed_type(dims: int) -> str | None:
@@ -188,10 +198,11 @@ def made_indexes(conn: psycopg.Connection[Any], prefix: str) -> dict[str, Made]:
     """Return the indexes of the table whose names begin with *prefix*, by name."""
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(query("made_indexes"), {"prefix": prefix})
-        return {row["name"]: _made(**row) for row in cursor}
+        return {row["name"]: made(**row) for row in cursor}
 
 
-def _made(*, operators: str, parameters: list[str], **row: Any) -> Made:
+def made(*, operators: str, parameters: list[str], **row: Any) -> Made:
+    """Return the index that the catalog describes, see sql/made_indexes.sql."""
     types = (kind for kind in ("bit_hamming", "halfvec", "vector") if operators.startswith(kind))
     pairs = (parameter.split("=") for parameter in parameters)
     return Made(

@@ -27,11 +27,13 @@ class Effort:
         ef_search: Of HNSW: candidates that the graph search keeps.
         probes: Of ivfflat: lists that are looked through.
         candidates: Rows taken from the index, to be put in order by their exact distance.
+        k: For how many results these were enough.
     """
 
     ef_search: int | None = None
     probes: int | None = None
     candidates: int | None = None
+    k: int | None = None
 
     def as_dict(self) -> dict[str, int]:
         """Return what is given."""

@@ -1,0 +1,237 @@
+"""What applications call: searches in the table, from any number of threads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import psycopg
+from numpy.typing import ArrayLike, NDArray
+from psycopg_pool import ConnectionPool
+
+from harca.errors import UsageError
+from harca.model import Space
+from harca.postgres.connect import Database, translated
+from harca.postgres.connect import database as resolve
+from harca.postgres.filters import compile_filter
+from harca.postgres.search import (
+    Answer,
+    Position,
+    Query,
+    Searcher,
+    find_space,
+    stored_embedding,
+)
+
+_Result = TypeVar("_Result")
+
+
+class _Connection(psycopg.Connection[Any]):
+    """A connection of the pool, which keeps its searcher."""
+
+    searcher: Searcher
+
+
+class VectorStore:
+    """The table as a vector store.
+
+    Connects when it is first asked. A connection that is lost is replaced, and the search
+    tried again: a restart of the server costs time, not an error.
+
+        with VectorStore("postgresql://…") as store:
+            for hit in store.search(embedding, model_id="text-embedding-3-small", k=5).hits:
+                print(hit.similarity, hit.content)
+    """
+
+    def __init__(self, database: Database | str | None = None, *, connections: int = 4) -> None:
+        """Name the database.
+
+        Args:
+            database: As `harca --database`; None: as the commands find it.
+            connections: How many at most: searches beyond that wait for one another. They
+                set session parameters: behind a pooler, they need its session mode.
+
+        Raises:
+            UsageError: It cannot be read.
+        """
+        self._database = database if isinstance(database, Database) else resolve(database)
+        self._most = connections
+        self._spaces: dict[tuple[str | None, int], Space] = {}
+        self._pool = ConnectionPool(
+            self._database.conninfo,
+            connection_class=_Connection,
+            kwargs={"autocommit": True},
+            configure=self._ready,
+            min_size=1,
+            max_size=connections,
+            open=False,
+            name="harca",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def search(
+        self,
+        query: ArrayLike,
+        *,
+        model_id: str | None = None,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        min_similarity: float | None = None,
+        after: Position | str | None = None,
+    ) -> Answer:
+        """Return the *k* rows nearest to a query by cosine similarity.
+
+        Args:
+            query: An embedding, shape ``(dims,)``.
+            model_id: Label of the model; can be left out if one space has these dimensions.
+            where: What the metadata must fulfil, see docs/search.md.
+            source: Only rows of this source.
+            since, until: Only rows created at *since* or later, and before *until*.
+            min_similarity: Results below this cosine are left out.
+            after: ``next`` of the answer that these results continue.
+
+        Raises:
+            UsageError: Something given does not fit.
+            TargetError: The server refused, or cannot be reached.
+        """
+        found = self.search_many(
+            [query],
+            model_id=model_id,
+            k=k,
+            where=where,
+            source=source,
+            since=since,
+            until=until,
+            min_similarity=min_similarity,
+            after=after,
+        )
+        return found[0]
+
+    def search_many(
+        self,
+        queries: Sequence[ArrayLike],
+        *,
+        model_id: str | None = None,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        min_similarity: float | None = None,
+        after: Position | str | None = None,
+    ) -> list[Answer]:
+        """Return the answer to each query, as `search` does, in one round trip for all.
+
+        Raises:
+            UsageError: Something given does not fit.
+            TargetError: The server refused, or cannot be reached.
+        """
+        chosen = compile_filter(where, source=source, since=since, until=until)
+        position = Position.from_token(after) if isinstance(after, str) else after
+        asked = [Query(embedding(query), k, chosen, min_similarity, position) for query in queries]
+        if not asked:
+            return []
+        dims = {len(query.embedding) for query in asked}
+        if len(dims) > 1:
+            raise UsageError(
+                f"the queries have {' and '.join(map(str, sorted(dims)))} dimensions",
+                hint="Search for queries of one space at a time.",
+            )
+
+        (size,) = dims
+
+        def answer(conn: _Connection) -> list[Answer]:
+            space = self._space(conn, model_id, size)
+            if len(asked) == 1:
+                return [conn.searcher.search(asked[0], space)]
+            return conn.searcher.search_many(asked, space)
+
+        answers = self._with(answer)
+        if not any(found.hits for found in answers):
+            self._spaces.pop((model_id, size), None)  # perhaps it is not there any more
+        return answers
+
+    def like(self, key: str | int, *, model_id: str | None = None, **options: Any) -> Answer:
+        """Return the rows nearest to a stored one, itself first.
+
+        Args:
+            key: Its ``store_key``; if an integer, its ``id``.
+            options: As `search` takes them.
+
+        Raises:
+            UsageError: There is no such row, or something given does not fit.
+            TargetError: The server refused, or cannot be reached.
+        """
+        column = "id" if isinstance(key, int) else "store_key"
+        found = self._with(lambda conn: stored_embedding(conn, column, key, model_id=model_id))
+        if found is None:
+            raise UsageError(
+                f'no row has "{key}" as {column}', hint="Results of a search show both."
+            )
+        query, model = found
+        return self.search(query, model_id=model, **options)
+
+    def _ready(self, conn: _Connection) -> None:
+        self._database.settle(conn)
+        conn.searcher = Searcher(conn)
+
+    def _space(self, conn: _Connection, model_id: str | None, dims: int) -> Space:
+        key = (model_id, dims)
+        known = self._spaces.get(key)
+        if known is None:
+            known = find_space(conn, model_id=model_id, dims=dims)
+            if model_id is not None:  # without, another model's space can come to fit too
+                self._spaces[key] = known
+        return known
+
+    def _with(self, act: Callable[[_Connection], _Result]) -> _Result:
+        """Run *act* on a connection, again on another one if that turns out to be lost."""
+        if self._pool.closed:
+            self._database.reach()  # says at once what is wrong; the pool would go on trying
+            self._pool.open()
+        with translated():
+            for _ in range(self._most):
+                with self._pool.connection() as conn:
+                    try:
+                        return act(conn)
+                    except psycopg.OperationalError:
+                        if not conn.broken:
+                            raise
+            with self._pool.connection() as conn:
+                return act(conn)
+
+
+def embedding(query: ArrayLike) -> NDArray[np.float32]:
+    """Return a query's embedding, float32, shape ``(dims,)``.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        found = np.asarray(query, dtype=np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, np.float32)
+    if found.ndim != 1 or not found.size:
+        raise UsageError(
+            f"the query is {type(query).__name__} of shape {np.shape(found)}, expected one vector",
+            hint="Give a list of numbers or an array of one dimension.",
+        )
+    return found
