@@ -17,6 +17,7 @@ from harca.cli import move as _move  # noqa: F401
 from harca.cli import pace as _pace  # noqa: F401
 from harca.cli import plans as _plans  # noqa: F401
 from harca.cli import safety as _safety  # noqa: F401
+from harca.cli import search as _search  # noqa: F401
 from harca.cli.app import app
 from harca.model import Reason, Warn
 from tests.conftest import ROOT

@@ -36,7 +36,7 @@ _PATIENCE = retry.Patience(total_s=30, first_pause_s=0.05, longest_pause_s=0.5)
 # What the commands import when they run.
 _PRELOADED = (
     "harca.cli.database", "harca.cli.look", "harca.cli.move",
-    "harca.cli.plans", "harca.migrate", "harca.rollback", "rich.progress",
+    "harca.cli.plans", "harca.cli.search", "harca.migrate", "harca.rollback", "rich.progress",
     "sqlalchemy.dialects.postgresql.psycopg",
 )  # fmt: skip
 

@@ -133,7 +133,17 @@ def _common(
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from harca.cli import bench, database, index, look, move, pace, plans, safety  # noqa: F401  # importing registers commands
+    from harca.cli import (  # noqa: F401  # importing registers commands
+        bench,
+        database,
+        index,
+        look,
+        move,
+        pace,
+        plans,
+        safety,
+        search,
+    )
 
     for stream in (sys.stdout, sys.stderr):
         # A path or a label can hold what the terminal's encoding cannot.
