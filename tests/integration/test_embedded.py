@@ -53,3 +53,14 @@ def test_a_process_that_was_killed_does_not_keep_the_server(tmp_path, run_harca)
             break
         time.sleep(0.1)
     assert not running.exists()
+
+
+def test_a_new_server_keeps_more_of_its_tables_in_memory_than_by_default(run_harca):
+    shown = run_harca("db", "url", "--password", "--quiet")
+
+    with psycopg.connect(shown.out.strip()) as conn:
+        found = conn.execute(
+            "SELECT setting::int / 128 FROM pg_settings WHERE name = 'shared_buffers'"
+        ).fetchone()
+    assert found == (embedded._buffers_mb(),)
+    assert 128 <= embedded._buffers_mb() <= 2_048
