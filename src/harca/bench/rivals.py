@@ -107,7 +107,7 @@ class Vecs:
         """Make the collection, fill it and index it."""
         import vecs
 
-        client = vecs.create_client(self.database.url(password=True))
+        client = vecs.create_client(_psycopg2(self.database))
         collection = client.get_or_create_collection(name=_TABLE, dimension=space.dims)
         columns = {"id": TEXT_ID, "vec": "embedding", "metadata": "metadata"}
         copy_rows(source, space, self.database, ("vecs", _TABLE), columns)
@@ -126,8 +126,8 @@ class _Vecs:
         import vecs
 
         application = _application()
-        url = calling_itself(contestant.database, application).url(password=True)
-        self._client = vecs.create_client(url)
+        named = calling_itself(contestant.database, application)
+        self._client = vecs.create_client(_psycopg2(named))
         self._collection = self._client.get_collection(name=_TABLE)
         self._ef_search = contestant.ef_search
         self.notes = [_version("vecs")]
@@ -157,6 +157,12 @@ def is_installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def _psycopg2(database: Database) -> str:
+    # Its statements have parameters in places where psycopg 3, which SQLAlchemy takes by
+    # default since 2.1, cannot have any.
+    return database.url(password=True).replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
 def _version(package: str) -> str:

@@ -27,10 +27,9 @@ The result is one object (``--json``; kept as measurement ``bench scale``)::
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -38,30 +37,19 @@ from numpy.typing import NDArray
 
 from harca import migrations
 from harca.bench import figures, measuring
-from harca.bench.contestant import Contestant, Key
-from harca.bench.loading import load_as_migrate
+from harca.bench.made_up import Indexed, indexed, loaded, queries_of, recalls, shown_effort
 from harca.bench.measuring import Say
-from harca.bench.memory import InMemory
-from harca.bench.search import described, machine, recalls
-from harca.bench.synthetic import MODEL, Embeddings, VectorsReader
+from harca.bench.search import machine
 from harca.bench.truth import Truth
 from harca.bench.worker import Turn, Worker
 from harca.errors import UsageError
-from harca.model import Space
-from harca.options import LoadOptions
-from harca.postgres import indexes, measurements, pages, space_rows, space_settings
+from harca.postgres import measurements, space_rows
 from harca.postgres.connect import Database, translated
-from harca.postgres.contestants import HandWritten, Harca, hand_written
-from harca.postgres.scratch import scratch_database, settle
 from harca.postgres.search import MAX_K
-from harca.postgres.space_index import spaces
 from harca.postgres.space_settings import Effort
 
 KIND = "bench scale"
 GROWTH_GOAL = 1.10
-
-_EFFORTS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 1_000)
-_PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +70,6 @@ class ScaleOptions:
     rounds: int = 5
 
 
-@dataclass(slots=True)
-class Size:
-    """One size: a database with so many rows, indexed, and what is measured in it."""
-
-    rows: int
-    database: Database
-    space: Space
-    matrix: Path
-    queries: NDArray[np.float32]
-    truth: Truth
-    places: Mapping[Key, int]
-    facts: dict[str, Any]
-    by_hand: HandWritten
-
-    def contestants(self) -> list[Contestant]:
-        """Return who is measured."""
-        return [
-            InMemory(self.matrix, self.matrix.with_suffix(".ids.npy")),
-            Harca(self.database, self.space),
-            self.by_hand,
-        ]
-
-
 def bench_scale(
     target: Database, options: ScaleOptions, *, say: Say = lambda message: None
 ) -> dict[str, Any]:
@@ -118,18 +83,19 @@ def bench_scale(
     """
     _check(options)
     migrations.require_schema(target, migrations.MEASUREMENTS)
+    tuning, queries = queries_of(options.dims, options.queries)
     with (
         translated(),
         tempfile.TemporaryDirectory(prefix="harca-bench-") as folder,
         ExitStack() as stack,
     ):
-        sizes = [
-            prepared(stack, target, rows, Path(folder), options, say)
-            for rows in (options.rows, options.rows * options.factor)
-        ]
-        turns = measured(sizes, options, say)
+        sizes = []
+        for rows in (options.rows, options.rows * options.factor):
+            there = loaded(stack, target, rows, options.dims, Path(folder), say=say)
+            sizes.append(indexed(there, tuning, options.k, options.recall, say=say))
+        turns = measured(sizes, queries, options.k, options.rounds, say)
         shown = [
-            {**size.facts, **_figures(size, size_turns)}
+            {**size.facts, **_figures(size, size_turns, queries, options.k)}
             for size, size_turns in zip(sizes, turns, strict=True)
         ]
         growths = {
@@ -173,134 +139,31 @@ def _check(options: ScaleOptions) -> None:
         )
 
 
-def prepared(
-    stack: ExitStack,
-    server: Database,
-    rows: int,
-    folder: Path,
-    options: ScaleOptions,
-    say: Say,
-) -> Size:
-    """Make a scratch database with *rows* rows, indexed and with its effort chosen."""
-    database = stack.enter_context(scratch_database(server))
-    migrations.upgrade(database)
-    embeddings = Embeddings(options.dims)
-    matrix = folder / f"{rows}.npy"
-    say(f"{rows:,} rows: making them up")
-    vectors = embeddings.write(rows, matrix)
-    # None of the rows, and the same ones for every size.
-    asked = Embeddings(options.dims, queries=True).draw(2 * options.queries).astype(np.float32)
-    with database.connect() as conn:
-        say(f"{rows:,} rows: loading")
-        started = perf_counter()
-        load_as_migrate(conn, VectorsReader(vectors, 0), LoadOptions(name="benchmark", model=MODEL))
-        load_s = perf_counter() - started
-        say(f"{rows:,} rows: building the index")
-        started = perf_counter()
-        indexes.build(conn)
-        build_s = perf_counter() - started
-        conn.execute("VACUUM ANALYZE vector_embeddings")
-        (space,) = spaces(conn)
-        ids = conn.execute("SELECT id, store_key FROM vector_embeddings ORDER BY id").fetchall()
-    settle(database)
-    np.save(matrix.with_suffix(".ids.npy"), _in_order_of_rows(ids))
-    places: dict[Key, int] = {number: int(key) for number, key in ids}
-    for_effort, queries = asked[: options.queries], asked[options.queries :]
-    by_hand, tried = with_effort(
-        hand_written(database, space), vectors, for_effort, places, options, say
-    )
-    with database.connect() as conn:
-        if by_hand.index is not None:
-            space_settings.keep(conn, space, effort=by_hand.effort)
-        facts = {
-            "rows": rows,
-            "load_s": round(load_s, 2),
-            "build_s": round(build_s, 2),
-            "index": None if by_hand.index is None else described(conn, by_hand.index, by_hand),
-            "table_bytes": space_rows.bytes_of(conn, "vector_embeddings"),
-            "tried": tried,
-            "pages": pages.of_searches(conn, by_hand, queries[:20], options.k),
-        }
-    truth = Truth(vectors, queries, options.k)
-    return Size(rows, database, space, matrix, queries, truth, places, facts, by_hand)
-
-
-def _in_order_of_rows(ids: Sequence[tuple[int, str]]) -> NDArray[np.int64]:
-    ordered = np.empty(len(ids), np.int64)
-    for number, key in ids:
-        ordered[int(key)] = number
-    return ordered
-
-
-def with_effort(
-    by_hand: HandWritten,
-    vectors: NDArray[np.float32],
-    queries: NDArray[np.float32],
-    places: Mapping[Key, int],
-    options: ScaleOptions,
-    say: Say,
-) -> tuple[HandWritten, list[dict[str, Any]]]:
-    """Return the search with the least effort that reaches the recall, and what was tried.
-
-    Where none does, it has the greatest.
-    """
-    tried: list[dict[str, Any]] = []
-    if by_hand.index is None:
-        return by_hand, tried
-    truth = Truth(vectors, queries, options.k)
-    for effort in efforts(by_hand.index.method, by_hand.index.type, options.k):
-        by_hand = replace(by_hand, effort=effort)
-        with Worker(by_hand, threads=1) as worker:
-            turn = worker.ask(queries, options.k, budget_s=measuring.TURN_S)
-        recall = float(np.mean(recalls([turn], truth, places)))
-        tried.append(
-            {
-                "effort": effort.as_dict(),
-                "recall": round(recall, 4),
-                **figures.latency(turn.took_ms),
-            }
-        )
-        say(f"{len(vectors):,} rows: recall {recall:.3f} with {shown_effort(effort)}")
-        if recall >= options.recall:
-            break
-    return by_hand, tried
-
-
-def efforts(method: str, kind: str, k: int) -> list[Effort]:
-    """Return the efforts to try, in ascending order."""
-    if method == "ivfflat":
-        return [Effort(probes=probes) for probes in _PROBES]
-    levels = [effort for effort in _EFFORTS if effort >= k]
-    if kind == "bit":
-        return [Effort(ef_search=level, candidates=level) for level in levels]
-    return [Effort(ef_search=level) for level in levels]
-
-
-def shown_effort(effort: Effort) -> str:
-    """Return an effort for people."""
-    return ", ".join(f"{name} {value}" for name, value in effort.as_dict().items()) or "no effort"
-
-
-def measured(sizes: Sequence[Size], options: ScaleOptions, say: Say) -> list[dict[str, list[Turn]]]:
+def measured(
+    sizes: Sequence[Indexed], queries: NDArray[np.float32], k: int, rounds: int, say: Say
+) -> list[dict[str, list[Turn]]]:
     """Return the turns of every contestant of every size, all in one round-robin."""
     with ExitStack() as stack:
         workers = {
-            f"{one.name} {size.rows}": stack.enter_context(Worker(one, threads=measuring.cores()))
+            f"{one.name} {size.loaded.rows}": stack.enter_context(
+                Worker(one, threads=measuring.cores())
+            )
             for size in sizes
             for one in size.contestants()
         }
-        # The queries are the same for every size.
-        turns = measuring.take_turns(
-            workers, sizes[0].queries, options.k, rounds=options.rounds, say=say
-        )
+        turns = measuring.take_turns(workers, queries, k, rounds=rounds, say=say)
     return [
-        {one.name: turns[f"{one.name} {size.rows}"] for one in size.contestants()} for size in sizes
+        {one.name: turns[f"{one.name} {size.loaded.rows}"] for one in size.contestants()}
+        for size in sizes
     ]
 
 
-def _figures(size: Size, turns: Mapping[str, Sequence[Turn]]) -> dict[str, Any]:
+def _figures(
+    size: Indexed, turns: Mapping[str, Sequence[Turn]], queries: NDArray[np.float32], k: int
+) -> dict[str, Any]:
+    truth = Truth(size.loaded.mapped(), queries, k)
     of = {
-        name: figures.of_turns(some, recalls(some, size.truth, size.places))
+        name: figures.of_turns(some, recalls(some, truth, size.loaded.places))
         for name, some in turns.items()
     }
     return {**of["harca"], "sql": of["sql"], "numpy": of["numpy"]}

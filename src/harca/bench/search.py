@@ -43,10 +43,11 @@ from harca import migrations
 from harca.bench import figures, measuring, rivals
 from harca.bench.contestant import Contestant, Key
 from harca.bench.files import cold_files
+from harca.bench.made_up import described, recalls
 from harca.bench.measuring import Say
 from harca.bench.memory import InMemory
 from harca.bench.truth import Truth, between_neighbours
-from harca.bench.worker import Turn, Worker
+from harca.bench.worker import Worker
 from harca.errors import UsageError
 from harca.migrate import options_of
 from harca.model import Space
@@ -57,7 +58,6 @@ from harca.postgres.contestants import HandWritten, Harca, hand_written
 from harca.postgres.rival_rows import make_extension
 from harca.postgres.scratch import NoScratchDatabase, scratch_database
 from harca.postgres.search import MAX_K, find_space
-from harca.postgres.space_index import SpaceIndex
 from harca.readers.staging import staged
 
 KIND = "bench search"
@@ -149,7 +149,7 @@ def bench_search(
         if rows.zeros:
             notes.append(f"{rows.zeros:,} zero vectors are left out: nothing finds them")
         if options.rivals:
-            more, without = _rivals(stack, target, space, by_hand, say)
+            more, without = _rivals(stack, target, space, by_hand, queries[:1], say)
             contestants += more
             skipped += without
         places: dict[Key, int] = {int(one): at for at, one in enumerate(np.load(rows.ids))}
@@ -210,21 +210,13 @@ def _measure(
     return shown
 
 
-def recalls(turns: Sequence[Turn], truth: Truth, places: Mapping[Key, int]) -> list[float]:
-    """Return the recall of every search in *turns*.
-
-    Args:
-        places: Where in the matrix a row is, by its id and by its key.
-    """
-    return [
-        truth.recall(query, [places.get(key) for key in found])
-        for turn in turns
-        for query, found in enumerate(turn.found)
-    ]
-
-
 def _rivals(
-    stack: ExitStack, target: Database, space: Space, by_hand: HandWritten, say: Say
+    stack: ExitStack,
+    target: Database,
+    space: Space,
+    by_hand: HandWritten,
+    query: NDArray[np.float32],
+    say: Say,
 ) -> tuple[list[Contestant], list[dict[str, str]]]:
     taking_part: list[Contestant] = []
     skipped = []
@@ -238,6 +230,8 @@ def _rivals(
             make_extension(database)
             rival = kind(database, by_hand.effort.ef_search)
             rival.prepare(target, space)
+            with Worker(rival, threads=1) as worker:
+                worker.ask(query, 1, budget_s=measuring.TURN_S)
         except NoScratchDatabase as exc:
             skipped.append({"name": package, "why": str(exc)})
         except Exception as exc:  # whatever the library raises
@@ -249,21 +243,10 @@ def _rivals(
 
 
 def _index(conn: psycopg.Connection[Any], by_hand: HandWritten) -> dict[str, Any] | None:
-    return None if by_hand.index is None else described(conn, by_hand.index, by_hand)
-
-
-def described(
-    conn: psycopg.Connection[Any], index: SpaceIndex, by_hand: HandWritten
-) -> dict[str, Any]:
-    """Return an index as ``--json`` shows it."""
-    return {
-        "name": index.name,
-        "method": index.method,
-        "type": index.type,
-        "parameters": dict(index.parameters),
-        "effort": by_hand.effort.as_dict(),
-        "bytes": space_rows.bytes_of(conn, index.name),
-    }
+    index = by_hand.index
+    if index is None:
+        return None
+    return described(index, by_hand.effort, space_rows.bytes_of(conn, index.name))
 
 
 def _ratios(p50: Mapping[str, float]) -> dict[str, float | None]:

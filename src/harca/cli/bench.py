@@ -152,7 +152,7 @@ def _search_text(result: "Mapping[str, Any]") -> str:
             ("", "answered", "p50 ms", "p95 ms", "p99 ms", "recall", "CPU ms", "server CPU ms"),
             [
                 (
-                    one["title"],
+                    one["name"],
                     one["answered"],
                     _ms(one["p50_ms"]),
                     _ms(one["p95_ms"]),
@@ -167,7 +167,7 @@ def _search_text(result: "Mapping[str, Any]") -> str:
     ]
     at_once = [
         (
-            one["title"],
+            one["name"],
             some["clients"],
             f"{some['qps']:,.1f}",
             _ms(some["p50_ms"]),
@@ -196,7 +196,10 @@ def _search_text(result: "Mapping[str, Any]") -> str:
         for name, ratio in result["ratios"].items()
         if ratio is not None
     ]
-    parts += [f"{one['name']}: {note}" for one in result["contestants"] for note in one["notes"]]
+    parts += [
+        "; ".join([f"{one['name']}: {one['title']}", *one["notes"]])
+        for one in result["contestants"]
+    ]
     parts += [f"left out: {one['name']}: {one['why']}" for one in result["skipped"]]
     return "\n".join([*parts, *result["notes"]])
 
