@@ -16,14 +16,15 @@ from harca.bench.contestant import Contestant, Key
 from harca.bench.loading import load_as_migrate
 from harca.bench.measuring import Say
 from harca.bench.memory import InMemory
+from harca.bench.ours import Harca
 from harca.bench.synthetic import MODEL, Embeddings, VectorsReader
 from harca.bench.truth import Truth
 from harca.bench.worker import Turn, Worker
 from harca.model import Space
 from harca.options import LoadOptions
 from harca.postgres import indexes, pages, space_rows, space_settings
+from harca.postgres.by_hand import HandWritten, hand_written
 from harca.postgres.connect import Database
-from harca.postgres.contestants import HandWritten, Harca, hand_written
 from harca.postgres.scratch import scratch_database, settle
 from harca.postgres.space_index import SpaceIndex, spaces
 from harca.postgres.space_settings import Effort
@@ -157,7 +158,7 @@ def indexed(
     with database.connect() as conn:
         index = by_hand.index
         if index is not None:
-            space_settings.keep(conn, space, effort=by_hand.effort)
+            space_settings.keep(conn, space, effort=replace(by_hand.effort, k=k))
         facts = {
             "rows": loaded.rows,
             "load_s": round(loaded.load_s, 2),

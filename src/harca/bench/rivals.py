@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from harca.bench.contestant import Key
 from harca.bench.process import Backend
 from harca.model import Space
+from harca.postgres.by_hand import backends_called, calling_itself
 from harca.postgres.connect import Database
-from harca.postgres.contestants import backends_called, calling_itself
 from harca.postgres.rival_rows import TEXT_ID, UUID_ID, copy_rows
 
 _TABLE = "rival_rows"

@@ -31,7 +31,7 @@ import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from harca.bench.files import cold_files
 from harca.bench.made_up import described, recalls
 from harca.bench.measuring import Say
 from harca.bench.memory import InMemory
+from harca.bench.ours import Harca
 from harca.bench.truth import Truth, between_neighbours
 from harca.bench.worker import Worker
 from harca.errors import UsageError
@@ -53,8 +54,8 @@ from harca.migrate import options_of
 from harca.model import Space
 from harca.options import LoadOptions
 from harca.postgres import measurements, space_rows
+from harca.postgres.by_hand import HandWritten, hand_written
 from harca.postgres.connect import Database, translated
-from harca.postgres.contestants import HandWritten, Harca, hand_written
 from harca.postgres.rival_rows import make_extension
 from harca.postgres.scratch import NoScratchDatabase, scratch_database
 from harca.postgres.search import MAX_K, find_space
@@ -110,8 +111,9 @@ def bench_search(
     ):
         with target.connect() as conn:
             space = find_space(conn, model_id=options.model, dims=options.dims)
-            say(f"{space.model_id}/{space.dims}: copying {space.records:,} rows to search exactly")
+            say(f"{space.model_id}/{space.dims}: copying the rows, to search them exactly")
             rows = space_rows.write(conn, space, Path(folder))
+            space = replace(space, records=len(rows.keys) + rows.zeros)
             server = space_rows.server_facts(conn)
         matrix = rows.mapped()
         if not len(matrix):

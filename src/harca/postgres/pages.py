@@ -7,7 +7,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from harca.postgres.contestants import HandWritten, ready, statement
+from harca.postgres.by_hand import HandWritten, ready
 
 
 def of_searches(
@@ -16,9 +16,8 @@ def of_searches(
     """Return the pages that a search by hand looks at, on average, in memory or not."""
     looked_at = []
     with conn.transaction(force_rollback=True):
-        ready(conn, by_hand)
         explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {}").format(
-            statement(by_hand.space, by_hand.index, k, candidates=by_hand.effort.candidates)
+            ready(conn, by_hand, k)
         )
         for query in queries:
             row = conn.execute(explain, {"query": query}).fetchone()

@@ -1,4 +1,4 @@
-"""PostgreSQL's contestants in `harca.bench`: harca's own search, and SQL written by hand."""
+"""A search as one would write it by hand in SQL: what `harca.bench` compares harca's with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,44 +14,10 @@ from harca.bench.contestant import Key
 from harca.bench.process import Backend, is_here
 from harca.model import Space
 from harca.postgres.connect import Database, translated
-from harca.postgres.search import search
+from harca.postgres.nearest import literal
 from harca.postgres.space_index import SpaceIndex, valid_index
+from harca.postgres.space_plan import EXACTLY, plan_of
 from harca.postgres.space_settings import Effort, settings_of
-
-_EF_SEARCH = 40  # pgvector's own
-
-
-@dataclass(frozen=True, slots=True)
-class Harca:
-    """Search as an application has it from harca, with whatever index the space has."""
-
-    database: Database
-    space: Space
-    name: str = "harca"
-    title: str = "harca, as an application calls it"
-
-    def start(self) -> "_Harca":
-        """Connect."""
-        return _Harca(self)
-
-
-class _Harca:
-    def __init__(self, contestant: Harca) -> None:
-        self._space = contestant.space
-        self._conn = contestant.database.connect()
-        self.backends = backends_of(self._conn)
-        self.notes: list[str] = []
-
-    def before(self) -> None:
-        """The connection is open."""
-
-    def search(self, embedding: NDArray[np.float32], k: int) -> list[Key]:
-        """Return the ids of the hits."""
-        return [hit.id for hit in search(self._conn, embedding, self._space, k=k).hits]
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._conn.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +47,8 @@ class HandWritten:
 class _HandWritten:
     def __init__(self, contestant: HandWritten) -> None:
         self._contestant = contestant
-        self._statements: dict[int, sql.Composed] = {}
         self._conn = contestant.database.connect()
-        ready(self._conn, contestant)
+        self._statements: dict[int, sql.Composed] = {}
         self.backends = backends_of(self._conn)
         self.notes: list[str] = []
 
@@ -92,14 +57,10 @@ class _HandWritten:
 
     def search(self, embedding: NDArray[np.float32], k: int) -> list[Key]:
         """Return the ids of the rows."""
-        by_hand = self._contestant
         if k not in self._statements:
-            # A number, not a parameter: the planner is to know how few rows are wanted.
-            self._statements[k] = statement(
-                by_hand.space, by_hand.index, k, candidates=by_hand.effort.candidates
-            )
+            self._statements[k] = ready(self._conn, self._contestant, k)
         rows = self._conn.execute(
-            self._statements[k], {"query": embedding}, prepare=by_hand.prepared
+            self._statements[k], {"query": embedding}, prepare=self._contestant.prepared
         ).fetchall()
         return [row[0] for row in rows]
 
@@ -108,72 +69,59 @@ class _HandWritten:
         self._conn.close()
 
 
-def ready(conn: psycopg.Connection[Any], by_hand: HandWritten) -> None:
-    """Set the parameters of a session that is to search by hand."""
+def ready(conn: psycopg.Connection[Any], by_hand: HandWritten, k: int) -> sql.Composed:
+    """Set the parameters of a session that is to search by hand; return its statement.
+
+    The parameters are those of harca's own search with the same effort.
+    """
     from pgvector.psycopg import register_vector
 
-    register_vector(conn)
-    for name, value in (*_parameters(by_hand.index, by_hand.effort), *by_hand.settings):
+    if conn.adapters.types.get("vector") is None:
+        register_vector(conn)
+    plan = replace(plan_of(conn, by_hand.space), index=by_hand.index, effort=by_hand.effort)
+    candidates, session = k, EXACTLY
+    if by_hand.index is not None:
+        candidates = plan.candidates(k)
+        session = plan.session(candidates, iterative=False) or EXACTLY
+    for name, value in (*session.items(), *by_hand.settings):
         conn.execute("SELECT set_config(%s, %s, false)", [name, value])
+    return statement(by_hand.space, by_hand.index, k, candidates=candidates)
 
 
-def statement(
-    space: Space, index: SpaceIndex | None, k: int, *, candidates: int | None = None
-) -> sql.Composed:
+def statement(space: Space, index: SpaceIndex | None, k: int, *, candidates: int) -> sql.Composed:
     """Return the search of *space* by *index* as one would write it by hand.
 
     It returns what harca's returns: the text and the metadata too.
 
     Args:
+        k: Written out: the planner is to know how few rows are wanted.
         candidates: How many rows an index of signs proposes, of which the nearest are taken.
     """
-    exact = SpaceIndex("", space, "", "vector")
-    by_embedding = sql.SQL("{} <=> %(query)b::vector").format(exact.expression)
-    # Beside parameters, a percent sign has to be doubled.
-    model_id = sql.Literal(space.model_id).as_string(None).replace("%", "%%")
     where = sql.SQL("model_id = {} AND dims = {}").format(
-        sql.SQL(model_id), sql.Literal(space.dims)
+        literal(space.model_id), sql.Literal(space.dims)
     )
-    columns = sql.SQL("id, store_key, content, metadata, model_id, source")
-    if index is None or index.type == "vector":
-        order = by_embedding
-    elif index.type == "halfvec":
-        order = sql.SQL("{} <=> %(query)b::vector::halfvec({})").format(
-            index.expression, sql.Literal(space.dims)
-        )
-    else:
+    columns = sql.SQL("id, store_key, content, metadata, source")
+    if index is not None and index.type == "bit":
         return sql.SQL(
             "SELECT {columns}, distance FROM ("
-            "SELECT {columns}, {by_embedding} AS distance FROM vector_embeddings "
-            "WHERE {where} ORDER BY {signs} <~> binary_quantize(%(query)b::vector)::bit({dims}) "
+            "SELECT {columns}, embedding <=> %(query)b AS distance FROM vector_embeddings "
+            "WHERE {where} ORDER BY {signs} <~> binary_quantize(%(query)b) "
             "LIMIT {candidates}) candidates ORDER BY distance LIMIT {k}"
         ).format(
             columns=columns,
-            by_embedding=by_embedding,
             where=where,
             signs=index.expression,
-            dims=sql.Literal(space.dims),
-            candidates=sql.Literal(candidates or _EF_SEARCH),
+            candidates=sql.Literal(candidates),
             k=sql.Literal(k),
         )
+    order: sql.Composable = sql.SQL("embedding <=> %(query)b")
+    if index is not None:
+        query = sql.SQL("%(query)b" if index.type == "vector" else "%(query)b::halfvec")
+        order = sql.SQL("{} <=> {}").format(index.expression, query)
     return sql.SQL(
         "SELECT {columns}, {order} AS distance FROM vector_embeddings "
         "WHERE {where} ORDER BY {order} LIMIT {k}"
     ).format(columns=columns, where=where, order=order, k=sql.Literal(k))
-
-
-def _parameters(index: SpaceIndex | None, effort: Effort) -> list[tuple[str, str]]:
-    if index is None:
-        return [("enable_indexscan", "off")]
-    # As harca has the planner use the index: left alone, it scans smaller tables.
-    planner = [("enable_seqscan", "off"), ("enable_bitmapscan", "off"), ("enable_sort", "off")]
-    if index.type == "bit":
-        planner.pop()  # the candidates are sorted
-    if index.method == "ivfflat":
-        lists = index.parameters.get("lists", 100)
-        return [*planner, ("ivfflat.probes", str(effort.probes or round(lists**0.5)))]
-    ef_search = max(effort.ef_search or _EF_SEARCH, effort.candidates or 0)
-    return [*planner, ("hnsw.ef_search", str(ef_search))]
 
 
 def backends_of(conn: psycopg.Connection[Any]) -> Sequence[Backend]:
