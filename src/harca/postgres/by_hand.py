@@ -57,12 +57,15 @@ class _HandWritten:
 
     def search(self, embedding: NDArray[np.float32], k: int) -> list[Key]:
         """Return the ids of the rows."""
-        if k not in self._statements:
-            self._statements[k] = ready(self._conn, self._contestant, k)
         rows = self._conn.execute(
-            self._statements[k], {"query": embedding}, prepare=self._contestant.prepared
+            self._statement(k), {"query": embedding}, prepare=self._contestant.prepared
         ).fetchall()
         return [row[0] for row in rows]
+
+    def _statement(self, k: int) -> sql.Composed:
+        if k not in self._statements:
+            self._statements[k] = ready(self._conn, self._contestant, k)
+        return self._statements[k]
 
     def close(self) -> None:
         """Disconnect."""
