@@ -152,7 +152,8 @@ def test_spaces_are_never_mixed(tmp_path, database, run_harca):
 
 def test_a_query_can_be_json_or_numpy_and_come_by_stdin(tmp_path, database, conn):
     from harca.errors import UsageError
-    from harca.query import query_vector, read_vector
+    from harca.query import query_vector
+    from harca.query_files import read_vector
 
     files = {
         "list.json": b"[1, 0.5]",
@@ -177,7 +178,7 @@ def test_a_query_can_be_json_or_numpy_and_come_by_stdin(tmp_path, database, conn
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected one of --text, --vector and --like, found 0"),
+        ([], "expected one of --text, --vector, --like and --batch, found 0"),
         (["--text", "a", "--like", "1"], "found 2"),
         (["--like", "99999999999999999999"], "no row has"),
         (["--text", "a", "--where", "{"], "--where is no JSON"),

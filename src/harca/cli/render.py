@@ -356,19 +356,42 @@ def verification(outcome: "Verification") -> str:
     return "\n".join(parts)
 
 
-def answer(found: "Answer") -> str:
-    """Return what `harca search` shows."""
-    if not found.hits:
-        return f"nothing found in {found.space.model_id}/{found.space.dims}"
+def answer(found: "Answer", *, seen: int = 0) -> str:
+    """Return what `harca search` shows; *seen* results came before."""
+    nothing = "nothing further found" if seen else "nothing found"
+    return "\n".join([*(_hits(found, seen) or [nothing]), f"{_space(found)}, {_how(found)}"])
+
+
+def answers(found: "Sequence[Answer]") -> str:
+    """Return what `harca search --batch` shows."""
     lines = []
-    for rank, hit in enumerate(found.hits, 1):
-        content = " ".join(hit.content.split())
-        if len(content) > _SHOWN_CONTENT:
-            content = content[: _SHOWN_CONTENT - 1] + "…"
-        lines.append(f"{rank:3}. {hit.similarity:7.4f}  #{hit.id}  {content}")
-    how = "exact" if found.answered_by == "exact" else f"index {found.answered_by}"
-    lines.append(f"{found.space.model_id}/{found.space.dims}, {how}")
-    return "\n".join(lines)
+    for number, one in enumerate(found, 1):
+        lines += [f"query {number}, {_how(one)}", *(_hits(one) or ["nothing found"])]
+    return "\n".join([*lines, _space(found[0])])
+
+
+def _hits(found: "Answer", seen: int = 0) -> list[str]:
+    width = max((len(str(hit.id)) for hit in found.hits), default=0) + 1
+    return [
+        f"{rank:3}. {hit.similarity:7.4f}  {f'#{hit.id}':>{width}}  {_line(hit.content)}"
+        for rank, hit in enumerate(found.hits, seen + 1)
+    ]
+
+
+def _line(content: str) -> str:
+    """Return a text's beginning on one line, without what could steer a terminal."""
+    line = " ".join(content[: 10 * _SHOWN_CONTENT].split())
+    if len(line) > _SHOWN_CONTENT:
+        line = line[: _SHOWN_CONTENT - 1] + "…"
+    return "".join(char if char.isprintable() else "\ufffd" for char in line)
+
+
+def _how(found: "Answer") -> str:
+    return "exact" if found.answered_by == "exact" else f"index {found.answered_by}"
+
+
+def _space(found: "Answer") -> str:
+    return f"{found.space.model_id}/{found.space.dims}"
 
 
 def _without_vectors(notes: "StoreNotes") -> list[str]:

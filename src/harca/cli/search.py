@@ -1,7 +1,7 @@
 """The command that searches."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from harca.cli.app import (
     begin,
     resolve,
 )
+
+if TYPE_CHECKING:
+    from harca.postgres.search import Answer
 
 
 @app.command()
@@ -30,12 +33,36 @@ def search(
     like: Annotated[
         str | None, typer.Option(help="Id or store_key of a row whose embedding is the query.")
     ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Many queries at once: a JSON list of embeddings, JSON lines, or a .npy file "
+            "of shape (queries, dims); - for stdin.",
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Model label of the space.")] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="How many results.")] = 10,
     where: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Only where the metadata contain this.")
+        str | None,
+        typer.Option(metavar="JSON", help="Only where the metadata are so; see docs/search.md."),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Only from this source.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only what was created then or later.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only what was created before then.")
+    ] = None,
+    min_similarity: Annotated[
+        float | None, typer.Option(help="Only results at least so similar, -1 to 1.")
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN", help="The results that follow: `next` of those before, from --json."
+        ),
+    ] = None,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -48,27 +75,63 @@ def search(
     out = begin(json, quiet, verbose)
     from harca.errors import UsageError
     from harca.postgres.connect import translated
-    from harca.postgres.search import find_space
-    from harca.postgres.search import search as find
-    from harca.query import query_vector, read_filter
+    from harca.postgres.filters import compile_filter
+    from harca.postgres.search import Position, Query, Searcher, find_space
+    from harca.query import query_vector
+    from harca.query_files import read_batch
+    from harca.query_filter import read_filter, read_time
 
-    given = [value for value in (text, vector, like) if value is not None]
+    given = [value for value in (text, vector, like, batch) if value is not None]
     if len(given) != 1:
         raise UsageError(
-            f"expected one of --text, --vector and --like, found {len(given)}",
+            f"expected one of --text, --vector, --like and --batch, found {len(given)}",
             hint="For example: harca search --vector query.json",
         )
-    condition = read_filter(where)
-    with translated(), resolve(database).connect() as conn:
-        embedding, model = query_vector(conn, text=text, vector=vector, like=like, model_id=model)
-        space = find_space(conn, model_id=model, dims=len(embedding))
-        found = find(conn, embedding, space, k=k, where=condition, source=source)
-    out.result(
-        lambda: {
-            "results": [hit.as_dict() for hit in found.hits],
-            "model_id": found.space.model_id,
-            "dims": found.space.dims,
-            "answered_by": found.answered_by,
-        },
-        lambda: render.answer(found),
+    if batch is not None and after is not None:
+        raise UsageError(
+            "--after follows one query's results, --batch has several queries",
+            hint="Search for one of them with --vector, and go on from there.",
+        )
+    chosen = compile_filter(
+        read_filter(where),
+        source=source,
+        since=read_time(since, "--since"),
+        until=read_time(until, "--until"),
     )
+    position = None if after is None else Position.from_token(after)
+    embeddings, stated = read_batch(batch) if batch is not None else ([], None)
+    model = model or stated
+    with translated(), resolve(database).connect() as conn:
+        if batch is None:
+            embedding, model = query_vector(
+                conn, text=text, vector=vector, like=like, model_id=model
+            )
+            embeddings = [embedding]
+        space = find_space(conn, model_id=model, dims=len(embeddings[0]))
+        queries = [Query(each, k, chosen, min_similarity, position) for each in embeddings]
+        answers = Searcher(conn).search_many(queries, space)
+    if batch is not None:
+        out.result(lambda: _batch_as_dict(answers), lambda: render.answers(answers))
+        return
+    seen = position.seen if position else 0
+    out.result(
+        lambda: {**_as_dict(answers[0]), "model_id": space.model_id, "dims": space.dims},
+        lambda: render.answer(answers[0], seen=seen),
+    )
+
+
+def _as_dict(found: "Answer") -> dict[str, Any]:
+    return {
+        "results": [hit.as_dict() for hit in found.hits],
+        "answered_by": found.answered_by,
+        "next": found.next.token() if found.next else None,
+    }
+
+
+def _batch_as_dict(answers: "list[Answer]") -> dict[str, Any]:
+    space = answers[0].space
+    return {
+        "queries": [_as_dict(found) for found in answers],
+        "model_id": space.model_id,
+        "dims": space.dims,
+    }

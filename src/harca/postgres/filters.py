@@ -148,11 +148,10 @@ class _Statement:
         )
 
     def _there(self, path: tuple[str, ...]) -> sql.Composable:
-        reached = sql.SQL("{} IS NOT NULL").format(self._reached(path))
-        if len(path) > 1:
-            return reached
-        # For the index. By itself it would take a list with the key as an element.
-        return sql.SQL("(metadata ? {}::text AND {})").format(self.put(path[0]), reached)
+        # The first is for the index; of a list, it would look at the elements.
+        return sql.SQL("(metadata ? {}::text AND {} IS NOT NULL)").format(
+            self.put(path[0]), self._reached(path)
+        )
 
     def _ordering(self, path: tuple[str, ...], comparison: sql.SQL, value: Any) -> sql.Composable:
         if not isinstance(value, str):

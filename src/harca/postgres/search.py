@@ -304,6 +304,11 @@ def _check(query: Query, space: Space) -> None:
             f"k is {query.k}, expected 1 to {MAX_K}",
             hint="Ask for a number of results in that range.",
         )
+    if query.min_similarity is not None and not -1 <= query.min_similarity <= 1:
+        raise UsageError(
+            f"the least similarity is {query.min_similarity}, expected -1 to 1",
+            hint="It is a cosine: 1 for the same direction, 0 for a right angle.",
+        )
     if query.embedding.shape != (space.dims,):
         raise UsageError(
             f"the query has {query.embedding.size} dimensions, "
