@@ -18,6 +18,7 @@ from harca.cli import pace as _pace  # noqa: F401
 from harca.cli import plans as _plans  # noqa: F401
 from harca.cli import safety as _safety  # noqa: F401
 from harca.cli import search as _search  # noqa: F401
+from harca.cli import soak as _soak  # noqa: F401
 from harca.cli.app import app
 from harca.model import Reason, Warn
 from tests.conftest import ROOT
@@ -118,6 +119,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca index build", ()),
         ("harca bench search", ("--clients", "0", "--queries", "2", "--rounds", "1", "-k", "2")),
         ("harca bench scale", ("--rows", "12", "--dims", "3", "--queries", "2", "--rounds", "1")),
+        ("harca soak", ("--minutes", "0.01", "--max-errors", "1")),
         ("harca rejections list", ()),
         ("harca rejections export", (tmp_path / "out",)),
         ("harca export", (tmp_path / "exported",)),

@@ -14,7 +14,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PURE = (
     "readers", "conflicts", "normalize", "canonical", "fingerprint", "batching", "load", "verify",
-    "ledger", "model", "errors", "inspect", "pins", "redact", "condition",
+    "ledger", "model", "errors", "inspect", "pins", "redact", "histogram", "drift", "open_loop",
+    "soak_result", "condition",
 )  # fmt: skip
 DATABASE = ("psycopg", "sqlalchemy", "alembic", "harca.postgres")
 

@@ -143,6 +143,7 @@ def main() -> None:
         plans,
         safety,
         search,
+        soak,
     )
 
     for stream in (sys.stdout, sys.stderr):

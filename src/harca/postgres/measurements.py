@@ -43,6 +43,14 @@ def keep(conn: psycopg.Connection[Any], kind: str, result: Mapping[str, Any]) ->
     return int(row[0])
 
 
+def amend(conn: psycopg.Connection[Any], measurement_id: int, result: Mapping[str, Any]) -> None:
+    """Keep a result of something longer in the place of what it was until now."""
+    conn.execute(
+        "UPDATE measurements SET result = %s WHERE measurement_id = %s",
+        [Jsonb(dict(result)), measurement_id],
+    )
+
+
 def kept(conn: psycopg.Connection[Any], kind: str | None = None) -> list[Measurement]:
     """Return the results of a kind, or all, the oldest first."""
     with conn.cursor(row_factory=class_row(Measurement)) as cursor:

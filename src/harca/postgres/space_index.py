@@ -18,6 +18,8 @@ from harca.model import Space
 from harca.postgres.digest import query
 
 PREFIX = "vector_embeddings_ann_"
+# Rows that `harca soak` writes beside those of the application, while it runs.
+SOAK_LABEL = "harca-soak:"
 KEPT = "harca: made by a revision, which drops it too"
 
 # Lists that are twice as many or half as few as fit cost a search time or recall.
@@ -131,17 +133,19 @@ def capabilities(conn: psycopg.Connection[Any]) -> Capabilities:
 
 
 def spaces(conn: psycopg.Connection[Any]) -> list[Space]:
-    """Return all spaces of the table, with their number of rows."""
+    """Return all spaces of the table, with their number of rows; not that of a soak."""
     found = conn.execute(
-        "SELECT model_id, dims, count(*) FROM vector_embeddings "
-        "GROUP BY model_id, dims ORDER BY model_id, dims"
+        "SELECT model_id, dims, count(*) FROM vector_embeddings WHERE NOT starts_with(model_id, %s)"
+        " GROUP BY model_id, dims ORDER BY model_id, dims",
+        [SOAK_LABEL],
     )
     return [Space(*row) for row in found]
 
 
 def space_names(conn: psycopg.Connection[Any]) -> list[Space]:
     """Return all spaces of the table, without counting their rows."""
-    return [Space(model_id, dims, 0) for model_id, dims in conn.execute(query("space_names"))]
+    found = conn.execute(query("space_names"), {"soak": SOAK_LABEL})
+    return [Space(model_id, dims, 0) for model_id, dims in found]
 
 
 def indexed_type(dims: int) -> str | None:
