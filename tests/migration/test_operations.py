@@ -309,7 +309,7 @@ def test_a_file_of_the_checkout_s_own_environment_can_use_them(
 ):
     versions = Path(project) / "alembic" / "versions"
     (versions / "x.py").write_text(
-        "from alembic import op\nrevision = 'x'\ndown_revision = '7c15d08e42b6'\n"
+        "from alembic import op\nrevision = 'x'\ndown_revision = 'b3f19a6e27d0'\n"
         "def upgrade():\n    op.create_vector_index('m', 4)\n"
         "def downgrade():\n    op.drop_vector_index('m', 4)\n"
     )

@@ -14,6 +14,8 @@ metadata = sa.MetaData(
     }
 )
 
+FULL_TEXT_INDEX = "vector_embeddings_full_text_idx"
+
 _NOW = sa.text("CURRENT_TIMESTAMP")
 
 vector_embeddings = sa.Table(
@@ -165,13 +167,13 @@ def is_ours_to_compare(
     """Say whether `alembic check` compares an object.
 
     Indexes on the embeddings are left out: they are built after loading, per space,
-    with parameters that depend on the rows. Tables that are not ours belong to the
-    application.
+    with parameters that depend on the rows; that for full text is built on demand. Tables
+    that are not ours belong to the application.
     """
     if kind == "table":
         return name in metadata.tables
     if kind == "index":
         return name is not None and not name.startswith(
-            ("vector_embeddings_embedding_idx", "vector_embeddings_ann_")
+            ("vector_embeddings_embedding_idx", "vector_embeddings_ann_", FULL_TEXT_INDEX)
         )
     return True
