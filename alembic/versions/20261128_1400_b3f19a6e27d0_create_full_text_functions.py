@@ -100,7 +100,7 @@ LEXEMES = rf"""
         RETURN lexemes;
     END
     $function$
-"""
+"""  # noqa: S608  # with ranges that stand above
 
 # A tsvector takes 1 MB, of which each lexeme needs its bytes, 3 for length and alignment
 # and 2 a position; 255 positions a lexeme; positions to 16,383. What surely fits is put
