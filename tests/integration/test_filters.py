@@ -110,8 +110,20 @@ def number(value: Any) -> Decimal:
 
 # Few of each, so that filters find something; and what has a meaning elsewhere: to SQL, to paths
 # of jsonb, to psycopg, to collations, to the language itself.
-KEYS = ("a", "b", "a.b", "0", "'%s", "$in")
-TEXTS = ("", "a", "B", "1", "e", "\u00e9", "\U0001f600", "\uffee", "2024-01-31", "%(f0)s")
+KEYS = ("a", "b", "a.b", "0", "'%s", "$in", '"\\\n')
+TEXTS = (
+    "",
+    "a",
+    "B",
+    "1",
+    "e",
+    "\u00e9",
+    "\U0001f600",
+    "\uffee",
+    "2024-01-31",
+    "%(f0)s",
+    '"\\\x07',
+)
 SCALARS = (None, True, False, 0, 1, -1, 2.5, 1.0, 0.1, 1e300, 2**70, *TEXTS)
 OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains")
 

@@ -1,16 +1,16 @@
 """Which rows a search is for, as SQL.
 
-Every comparison is one of jsonb with jsonb, or of text with text, after a look at the type: no
-value of a row can make it fail, as a cast would.
+Everything compares jsonb with jsonb, by way of its types: no value of a row can make it fail, as
+a cast would.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from harca.condition import (
     Compares,
@@ -80,12 +80,7 @@ def compile_filter(
     return Filter(sql.SQL(" AND ").join(parts), statement.values)
 
 
-_ORDERINGS = {
-    "$gt": sql.SQL(">"),
-    "$gte": sql.SQL(">="),
-    "$lt": sql.SQL("<"),
-    "$lte": sql.SQL("<="),
-}
+_ORDERINGS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _METADATA = sql.SQL("metadata")
 
 
@@ -103,7 +98,7 @@ class _Statement:
     def condition(self, condition: Condition) -> sql.Composable:
         match condition:
             case Contains(value):
-                return sql.SQL("metadata @> {}").format(self.put(Jsonb(value)))
+                return sql.SQL("metadata @> {}::jsonb").format(self.put(_json(value)))
             case Compares(path, operator, value):
                 return self._comparison(path, operator, value)
             case Every(parts):
@@ -127,7 +122,7 @@ class _Statement:
             case "$nin":
                 return _not(self._any_of(path, value))
             case "$contains":
-                return sql.SQL("metadata @> {}").format(self.put(Jsonb(_at(path, [value]))))
+                return sql.SQL("metadata @> {}::jsonb").format(self.put(_json(_at(path, [value]))))
             case "$exists":
                 return self._there(path) if value else _not(self._there(path))
             case _:
@@ -135,16 +130,18 @@ class _Statement:
 
     def _any_of(self, path: tuple[str, ...], values: list[Any]) -> sql.Composable:
         if len(values) == 1:
-            contained = sql.SQL("metadata @> {}").format(self.put(Jsonb(_at(path, values[0]))))
+            contained = sql.SQL("metadata @> {}::jsonb").format(
+                self.put(_json(_at(path, values[0])))
+            )
         else:
             contained = sql.SQL("metadata @> ANY ({}::jsonb[])").format(
-                self.put([Jsonb(_at(path, value)) for value in values])
+                self.put([_json(_at(path, value)) for value in values])
             )
         if not any(isinstance(value, list | dict) for value in values):
             return contained
         # A list or an object is contained in larger ones too.
         return sql.SQL("({} AND {} = ANY ({}::jsonb[]))").format(
-            contained, self._reached(path), self.put([Jsonb(value) for value in values])
+            contained, self._reached(path), self.put([_json(value) for value in values])
         )
 
     def _there(self, path: tuple[str, ...]) -> sql.Composable:
@@ -153,22 +150,23 @@ class _Statement:
             self.put(path[0]), self._reached(path)
         )
 
-    def _ordering(self, path: tuple[str, ...], comparison: sql.SQL, value: Any) -> sql.Composable:
-        if not isinstance(value, str):
-            # Among jsonb of all types, numbers have a place between others.
-            return sql.SQL("(jsonb_typeof({place}) = 'number' AND {place} {than} {value})").format(
-                place=self._reached(path), than=comparison, value=self.put(Jsonb(value))
-            )
-        # jsonb would compare by the database's collation, which differs from server to server.
-        return sql.SQL(
-            "(jsonb_typeof({place}) = 'string' AND "
-            """({place} #>> '{{}}') COLLATE "C" {than} {value}::text)"""
-        ).format(place=self._reached(path), than=comparison, value=self.put(value))
+    def _ordering(self, path: tuple[str, ...], comparison: str, value: Any) -> sql.Composable:
+        # As a path of jsonb, which compares what is of one type, strings by their code points
+        # whatever the database's collation; and which the planner tries on what it knows of the
+        # column, while it would have no idea of how many rows an expression lets through.
+        place = ".".join(["strict $", *map(_json, path)])
+        return sql.SQL("metadata @@ {}::jsonpath").format(
+            self.put(f"{place} {comparison} {_json(value)}")
+        )
 
     def _reached(self, path: tuple[str, ...]) -> sql.Composable:
         # Not #>, which counts into lists where a key is a number.
         keys = [sql.SQL("{}::text").format(self.put(key)) for key in path]
         return sql.SQL("({})").format(sql.SQL(" -> ").join([_METADATA, *keys]))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _at(path: tuple[str, ...], value: Any) -> dict[str, Any]:
