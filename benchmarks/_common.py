@@ -26,6 +26,13 @@ from harca.readers.harca import record_key
 
 __all__ = ["MODEL", "Embeddings", "VectorsReader", "load_as_migrate"]  # for the scripts beside
 
+# Kinds of index with their m, as settings of a space.
+CANDIDATES: dict[str, dict[str, Any]] = {
+    f"{kind}-{m}": {"method": "hnsw", "type": kind, "parameters": {"m": m}}
+    for kind in ("vector", "halfvec", "bit")
+    for m in (16, 32)
+}
+
 _CHUNK_ROWS = 2_000
 _FOLDER = "cache/embeddings"
 
@@ -147,6 +154,14 @@ def parser(description: str) -> argparse.ArgumentParser:
 def numbers(text: str) -> list[int]:
     """Return the numbers of an option such as ``250,500``."""
     return [int(part.replace("_", "")) for part in text.split(",")]
+
+
+def candidates(text: str) -> list[str]:
+    """Return the names of an option such as ``halfvec-16,bit-32``."""
+    names = text.split(",")
+    if unknown := set(names) - set(CANDIDATES):
+        raise argparse.ArgumentTypeError(f"{unknown.pop()} is none of {', '.join(CANDIDATES)}")
+    return names
 
 
 def show(

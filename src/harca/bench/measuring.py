@@ -15,9 +15,11 @@ from harca.bench.worker import Turn, Worker
 
 Say = Callable[[str], None]
 
-# A contestant that is slow does not make all wait: a turn ends after this, answered or not.
+# A contestant that is slow does not make all wait: in a round it has this long, and answers
+# the first queries only.
 TURN_S = 10.0
 _WARM_UP = 10
+_BLOCK = 20  # queries of one contestant, before the next has its turn
 # OpenBLAS's threads look for more work for some 25 ms after a product, and the one whose turn
 # comes next shall have the cores for itself.
 _REST_S = 0.05
@@ -32,7 +34,10 @@ def take_turns(
     say: Say = lambda message: None,
     turn_s: float = TURN_S,
 ) -> dict[str, list[Turn]]:
-    """Have all answer *queries* one after the other, *rounds* times, in changing order."""
+    """Have all answer *queries*, *rounds* times, some queries at a time, in changing order.
+
+    What else the machine does falls on all of them so.
+    """
     names = list(workers)
     for name in names:
         if name != "files":  # cold by intention
@@ -40,11 +45,32 @@ def take_turns(
     turns: dict[str, list[Turn]] = {name: [] for name in names}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            sleep(_REST_S)
-            turns[name].append(workers[name].ask(queries, k, budget_s=turn_s))
+        parts: dict[str, list[Turn]] = {name: [] for name in names}
+        for at, first in enumerate(range(0, len(queries), _BLOCK)):
+            block = queries[first : first + _BLOCK]
+            start = (number + at) % len(names)
+            for name in names[start:] + names[:start]:
+                left = turn_s - sum(part.seconds for part in parts[name])
+                if left > 0:
+                    sleep(_REST_S)
+                    parts[name].append(workers[name].ask(block, k, budget_s=left))
+        for name in names:
+            turns[name].append(together(parts[name]))
     return turns
+
+
+def together(parts: Sequence[Turn]) -> Turn:
+    """Return parts of a turn as one."""
+    server = [part.server_cpu_s for part in parts]
+    return Turn(
+        [one for part in parts for one in part.took_ms],
+        sum(part.seconds for part in parts),
+        sum(part.client_cpu_s for part in parts),
+        None if None in server else sum(one for one in server if one is not None),
+        parts[-1].client_mb,
+        parts[-1].server_mb,
+        [found for part in parts for found in part.found],
+    )
 
 
 def all_at_once(
@@ -80,8 +106,3 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def flat(turns: Sequence[Turn]) -> list[float]:
-    """Return the milliseconds of all searches."""
-    return [one for turn in turns for one in turn.took_ms]

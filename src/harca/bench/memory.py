@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harca.bench.contestant import Key
 from harca.bench.process import Backend
+from harca.errors import counted
 
 # As NumPy's own wheels have them, and other builds.
 _NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
@@ -51,7 +52,7 @@ class _Matrix:
         threads = self._choose_threads()
         self.notes = [
             f"NumPy {np.__version__}, BLAS kernel {blas_kernel()}"
-            + (f", {threads} threads, which is quickest here" if threads else "")
+            + (f", {counted(threads, 'thread')}, which is quickest here" if threads else "")
         ]
 
     def _choose_threads(self) -> int | None:
