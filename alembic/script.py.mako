@@ -1,28 +1,47 @@
-"""${message}
+<%
+    # `harca index advise` gives `planned`, written as Python. `alembic revision` does not: fill
+    # it in.
+    given = context.get("planned") or {
+        "message": message,
+        "about": "",
+        "phase": "expand or contract; what must have happened before",
+        "locks": "which, on what, for how long",
+        "reverse": "what the downgrade does with the rows",
+        "upgrades": upgrades or "pass",
+        "downgrades": downgrades or "pass",
+    }
+%>\
+"""${given["message"]}
 
-Phase: ${"expand or contract; what must have happened before"}
-Locks: ${"which, on what, for how long"}
-Reverse: ${"what the downgrade does with the rows"}
+% if given["about"]:
+${given["about"]}
+
+% endif
+Phase: ${given["phase"]}
+Locks: ${given["locks"]}
+Reverse: ${given["reverse"]}
 
 Revision ID: ${up_revision}
 Revises: ${down_revision | comma,n}
 Create Date: ${create_date}
 """
 
+% if not context.get("planned"):
 import sqlalchemy as sa
+% endif
 from alembic import op
 ${imports if imports else ""}
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
+revision = ${'"%s"' % up_revision}
+down_revision = ${'"%s"' % down_revision if isinstance(down_revision, str) else repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
-    """${message}."""
-    ${upgrades if upgrades else "pass"}
+    """${given["message"]}."""
+    ${given["upgrades"]}
 
 
 def downgrade() -> None:
     """Undo it, keeping the rows."""
-    ${downgrades if downgrades else "pass"}
+    ${given["downgrades"]}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from harca.cli import bench as _bench  # noqa: F401  # importing registers commands
+from harca.cli import advise as _advise  # noqa: F401  # importing registers commands
+from harca.cli import bench as _bench  # noqa: F401
 from harca.cli import database as _database  # noqa: F401
 from harca.cli import index as _index  # noqa: F401
 from harca.cli import look as _look  # noqa: F401
@@ -117,6 +118,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca search", ("--like", "1")),
         ("harca index list", ()),
         ("harca index build", ()),
+        ("harca index advise", ("-k", "1", "--queries", "1")),
         ("harca bench search", ("--clients", "0", "--queries", "2", "--rounds", "1", "-k", "2")),
         ("harca bench scale", ("--rows", "12", "--dims", "3", "--queries", "2", "--rounds", "1")),
         ("harca soak", ("--minutes", "0.01", "--max-errors", "1")),

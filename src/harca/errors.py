@@ -201,7 +201,9 @@ class UnknownRevision(TargetError):
             hint="Planned revisions are found in the folder that they were planned in: run the "
             "command there. See docs/planning.md."
             if chain == "data"
-            else "Is this harca older than the one that upgraded the database? Update it.",
+            else "A revision that `harca index advise` wrote is found in the folder where that was "
+            "run: run the command there. Else this harca is older than the one that upgraded the "
+            "database: update it.",
         )
         self.found, self.chain = found, chain
 
@@ -289,7 +291,9 @@ class SeveralHeads(Refused):
         super().__init__(
             f"the {chain} revisions have {len(heads)} heads, expected one: {', '.join(heads)}",
             hint="Two were planned beside each other. Set the down_revision of one of them, "
-            "which is applied nowhere, to the other.",
+            "which is applied nowhere, to the other."
+            if chain == "data"
+            else 'One is yours, one came with harca. Join them: `alembic merge heads -m "join"`.',
         )
         self.heads, self.chain = heads, chain
 

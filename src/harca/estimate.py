@@ -65,7 +65,7 @@ def estimate(spaces: Iterable[tuple[int, Volume]], *, name_bytes: int = 60) -> E
         key = volume.keys / count + name_bytes
         rest = _ROW + key + (volume.texts + volume.metadata) / count
         rows += count
-        table += count * (_in_page(rest + 4 * dims + 8))
+        table += count * (in_page(rest + 4 * dims + 8))
         index += count * 22 / 0.9  # the primary key
         index += count * (key + 28) / 0.66  # store and key, in no order
         index += count * 8 + volume.metadata * 0.8  # source, and the GIN index
@@ -75,7 +75,7 @@ def estimate(spaces: Iterable[tuple[int, Volume]], *, name_bytes: int = 60) -> E
     return Estimate(rows, round(table), round(index), load_s, index_s)
 
 
-def _in_page(row: float) -> float:
+def in_page(row: float) -> float:
     """Return the bytes of its pages that a row takes, what is kept apart included."""
     if row <= _INLINE:
         return _PAGE / max(1, int(_USABLE / row))

@@ -103,7 +103,7 @@ class UnloadStore(MigrateOperation):
 
 
 _PARAMETERS = {"hnsw": {"m", "ef_construction"}, "ivfflat": {"lists"}}
-_EFFORT = {"hnsw": {"ef_search", "candidates"}, "ivfflat": {"probes", "candidates"}}
+_EFFORT = {"hnsw": {"ef_search", "candidates", "k"}, "ivfflat": {"probes", "candidates", "k"}}
 _TYPES = ("vector", "halfvec", "bit")
 
 
@@ -111,7 +111,14 @@ class _VectorIndex(MigrateOperation):
     """An index on one space's embeddings, where harca's search looks for it."""
 
     def __init__(
-        self, model_id: str, dims: int, method: str, type: str | None = None, **given: int | None
+        self,
+        model_id: str,
+        dims: int,
+        method: str,
+        type: str | None = None,
+        *,
+        measured: Mapping[str, Any] | None = None,
+        **given: int | None,
     ) -> None:
         numbers = {name: value for name, value in given.items() if value is not None}
         if method not in _PARAMETERS:
@@ -123,11 +130,18 @@ class _VectorIndex(MigrateOperation):
         self.model_id, self.dims, self.method, self.type = model_id, dims, method, type
         self.parameters = {name: numbers[name] for name in numbers if name in _PARAMETERS[method]}
         self.effort = {name: numbers[name] for name in numbers if name in _EFFORT[method]}
+        self.measured = dict(measured or {})
 
     @property
     def given(self) -> dict[str, Any]:
         """What it was made of, but for the space."""
-        return {"method": self.method, "type": self.type, **self.parameters, **self.effort}
+        return {
+            "method": self.method,
+            "type": self.type,
+            **self.parameters,
+            **self.effort,
+            "measured": self.measured,
+        }
 
     def index(self) -> "SpaceIndex":
         """Return the index.
@@ -168,6 +182,8 @@ class CreateVectorIndex(_VectorIndex):
         ef_search: int | None = None,
         probes: int | None = None,
         candidates: int | None = None,
+        k: int | None = None,
+        measured: Mapping[str, Any] | None = None,
     ) -> None:
         """Make an index for the embeddings of *model_id* with *dims* dimensions, by cosine.
 
@@ -187,6 +203,8 @@ class CreateVectorIndex(_VectorIndex):
             ef_search: Of searches by HNSW: candidates that are kept on the way.
             probes: Of searches by ivfflat: lists that are looked through.
             candidates: Rows that a search takes from the index, to compare them exactly.
+            k: For how many results these are enough; 10 by default.
+            measured: What `harca index advise` found, such as ``recall``; for people.
 
         Raises:
             CommandError: No such index can be made, or the server refused.
@@ -203,6 +221,8 @@ class CreateVectorIndex(_VectorIndex):
                 ef_search=ef_search,
                 probes=probes,
                 candidates=candidates,
+                k=k,
+                measured=measured,
             )
         )
 
@@ -293,6 +313,7 @@ def _create_vector_index(operations: Operations, operation: CreateVectorIndex) -
         "type": index.type,
         "parameters": operation.parameters,
         "effort": operation.effort,
+        "measured": operation.measured,
     }
     if operations.get_context().as_sql:
         if index.method == "ivfflat" and not index.parameters:

@@ -112,19 +112,29 @@ def test_the_installed_command_does_the_same_in_an_empty_folder(
     assert list(folder.iterdir()) == []
 
 
-def test_the_wheel_s_configuration_is_the_checkout_s_but_for_planned_revisions(wheel):
+def test_the_wheel_s_configuration_is_the_checkout_s_but_for_the_operator_s_revisions(wheel):
     text = zipfile.ZipFile(wheel).read("harca/_migrations/alembic.ini").decode()
-    added = """\
-# Planned revisions are in the current folder. (The wheel's alembic.ini, from packaging/, is
-# that of the checkout but for this.)
+    indexes = """\
+# Revisions of `harca index advise` are in the current folder. (The wheel's alembic.ini, from
+# packaging/, is that of the checkout but for such folders.)
+path_separator = newline
+version_locations =
+    %(here)s/alembic/versions
+    schema_migrations/versions
+"""
+    planned = """\
+# Planned revisions are in the current folder.
 path_separator = newline
 version_locations =
     %(here)s/data_migrations/versions
     data_migrations/versions
 """
 
-    assert added in text
-    assert text.replace(added, "") == (ROOT / "alembic.ini").read_text("utf-8")
+    assert indexes in text
+    assert planned in text
+    assert text.replace(indexes, "").replace(planned, "") == (ROOT / "alembic.ini").read_text(
+        "utf-8"
+    )
 
 
 def test_alembic_finds_the_operations_of_an_installed_harca(installed, tmp_path):

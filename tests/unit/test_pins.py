@@ -14,7 +14,7 @@ from harca.inspect import inspect
 from harca.model import Expired
 from harca.options import LoadOptions
 from harca.pins import Pins, measure, require_as_planned
-from harca.plan import _assignment
+from harca.revision_file import assignment
 from tests.conftest import ROOT
 from tests.stores import record, write_record, write_store
 
@@ -149,7 +149,7 @@ def test_pinned_rejections_are_refused_unless_allowed(tmp_path):
 
 @given(st.text() | st.sampled_from(HOSTILE))
 def test_any_text_is_written_as_python_that_gives_it_back(text):
-    written = _assignment("store", text)
+    written = assignment("store", text)
 
     (statement,) = ast.parse(written).body
     assert isinstance(statement, ast.Assign)
@@ -158,7 +158,7 @@ def test_any_text_is_written_as_python_that_gives_it_back(text):
 
 @given(st.dictionaries(st.text(), st.dictionaries(st.integers(), st.integers()) | st.text()))
 def test_any_mapping_is_written_as_python_that_gives_it_back(value):
-    (statement,) = ast.parse(_assignment("pins", value)).body
+    (statement,) = ast.parse(assignment("pins", value)).body
 
     assert isinstance(statement, ast.Assign)
     assert ast.literal_eval(statement.value) == value
@@ -169,7 +169,7 @@ def test_what_is_written_is_formatted(tmp_path):
     lines = [
         line
         for text in [*HOSTILE, *lengths, *(f"全{text}" for text in lengths)]
-        for line in (_assignment("store", text), _assignment("pins", {text: {3: text}, "n": {}}))
+        for line in (assignment("store", text), assignment("pins", {text: {3: text}, "n": {}}))
     ]
     file = tmp_path / "written.py"
     file.write_text("\n".join(lines) + "\n", "utf-8")

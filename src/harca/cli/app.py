@@ -134,6 +134,7 @@ def _common(
 def main() -> None:
     """Run the command line and exit with its code."""
     from harca.cli import (  # noqa: F401  # importing registers commands
+        advise,
         bench,
         database,
         index,

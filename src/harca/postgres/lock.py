@@ -27,6 +27,7 @@ _log = logging.getLogger("harca.lock")
 
 SCHEMA_LOCK = "SELECT hashtextextended('harca', 1)"
 INDEX_LOCK = "SELECT hashtextextended('harca', 2)"
+ADVICE_LOCK = "SELECT hashtextextended('harca', 3)"
 _STORE_LOCK = "SELECT hashtextextended(%s, 0)"
 
 _ASK_EVERY_S = 0.3
@@ -279,7 +280,7 @@ def alone(
     a concurrent index build waits. Needs a connection in autocommit mode.
 
     Args:
-        lock: `SCHEMA_LOCK` or `INDEX_LOCK`.
+        lock: `SCHEMA_LOCK`, `INDEX_LOCK` or `ADVICE_LOCK`.
         patience_s: How long others are waited for; None: until they are done.
         waiting: Is told once whom this waits for.
 
