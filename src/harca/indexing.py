@@ -8,10 +8,10 @@ import psycopg
 from harca import migrations
 from harca.errors import Refused, TargetError, UsageError
 from harca.model import Space
-from harca.postgres import indexes, space_settings
+from harca.postgres import index_choice, indexes, space_settings
 from harca.postgres.build_progress import BuildProgress
 from harca.postgres.connect import Database, translated
-from harca.postgres.index_choice import MOST_INDEXES, index_for
+from harca.postgres.index_choice import index_for
 from harca.postgres.indexes import SpaceState
 from harca.postgres.search import find_space
 from harca.postgres.space_index import METHODS, Capabilities, capabilities
@@ -110,9 +110,11 @@ def build(
     watching = watcher or Unwatched()
     refused: list[dict[str, Any]] = []
     with translated(), target.connect() as conn:
-        only = None
+        only, before = None, SpaceSettings()
         if not wish.is_empty or model_id is not None or dims is not None:
             only = find_space(conn, model_id=model_id, dims=dims)
+            before = space_settings.settings_of(conn, only)
+            # First: a build that is interrupted goes on with the next load.
             _keep(conn, only, wish)
         watching.stage("index")
         built = indexes.build(
@@ -123,10 +125,12 @@ def build(
             refused=lambda space, why: refused.append({**space.as_dict(), "why": why}),
         )
         if only is not None and refused:
+            if not wish.is_empty:
+                space_settings.keep(conn, only, **_fields(before))
             raise TargetError(
                 f"the server refuses an index for {only.model_id}/{only.dims}: {refused[0]['why']}",
-                hint="Searches there are as they were. Say another type or fewer lists, or take "
-                f"back what was said: harca index build --model {only.model_id} --forget",
+                hint="Searches there are as they were, and nothing is kept of what was said. Say "
+                "another --type, or fewer --lists.",
             )
         return Built(built, refused, _listed(conn))
 
@@ -145,7 +149,7 @@ def _listed(conn: psycopg.Connection[Any]) -> Listed:
     return Listed(
         spaces=found,
         indexes=len(indexes.existing(conn)),
-        most_indexes=MOST_INDEXES,
+        most_indexes=index_choice.MOST_INDEXES,
         warnings=capabilities(conn).warnings,
     )
 
@@ -177,6 +181,7 @@ def _keep(conn: psycopg.Connection[Any], space: Space, wish: Wish) -> None:
     if wish.is_empty:
         return
     state = next(one for one in indexes.states(conn) if _is_same(one.choice.space, space))
+    space = state.choice.space  # with its rows counted
     if wish.is_about_index and state.made is not None and state.made.is_kept:
         raise Refused(
             f"a revision has made the index of {space.model_id}/{space.dims}",
@@ -191,6 +196,8 @@ def _keep(conn: psycopg.Connection[Any], space: Space, wish: Wish) -> None:
     said = replace(before, **changes)
     choice = index_for(space, can, said)
     method = said.method or (choice.index.method if choice.index is not None else EXACT)
+    if state.made is not None and state.made.is_kept:
+        method = state.made.method
     _require_fitting(space, wish, method, said)
     if said.method not in (None, EXACT) and choice.index is None:
         raise UsageError(
@@ -218,6 +225,10 @@ def _changes(before: SpaceSettings, wish: Wish, can: Capabilities) -> dict[str, 
 def _meant(wish: Wish) -> str | None:
     """Return the only method that has what is said, if it is said."""
     return next((name for name, known in METHODS.items() if wish.parameters.keys() & known), None)
+
+
+def _fields(settings: SpaceSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.__slots__}
 
 
 def _require_fitting(space: Space, wish: Wish, method: str, said: SpaceSettings) -> None:

@@ -10,8 +10,9 @@ from alembic.util import CommandError
 
 from harca.model import Space
 from harca.operations import CreateVectorIndex, DropVectorIndex, LoadStore, UnloadStore
-from harca.postgres import indexes, space_index
+from harca.postgres import indexes, space_index, space_settings
 from harca.postgres.search import search
+from harca.postgres.space_settings import Effort, SpaceSettings
 
 # The operations are DDL of pgvector, which servers differ in by its version alone.
 pytestmark = pytest.mark.one_server
@@ -196,6 +197,76 @@ def test_large_embeddings_are_indexed_in_half_precision(foreign, conn):
     assert answered_by(conn, "m", 2001) != "exact"
 
 
+ALL = "method='hnsw', type='halfvec', m=8, ef_construction=40, ef_search=80, candidates=30, k=10"
+
+
+def test_settings_are_kept_with_the_space_and_taken_back(foreign, conn):
+    fill(conn, "m")
+    space = Space("m", 4, 40)
+    space_settings.keep(conn, space, embedder="local:x")
+    foreign.write(f"op.create_vector_index('m', 4, {ALL})", "op.drop_vector_index('m', 4)")
+
+    foreign.run("upgrade", "head")
+    up = space_settings.settings_of(conn, space)
+    made = definition(conn, "m") or ""
+    foreign.run("downgrade", "base")
+    down = space_settings.settings_of(conn, space)
+
+    assert up == SpaceSettings(
+        "hnsw",
+        "halfvec",
+        {"m": 8, "ef_construction": 40},
+        Effort(ef_search=80, candidates=30, k=10),
+        "local:x",
+    )
+    assert "halfvec(4)" in made
+    assert down == SpaceSettings(embedder="local:x")
+    assert definition(conn, "m") is None
+
+
+def test_signs_are_indexed_and_the_nearest_compared(foreign, conn):
+    fill(conn, "m", rows=300, dims=16)
+    foreign.write("op.create_vector_index('m', 16, type='bit', candidates=100)")
+
+    foreign.run("upgrade", "head")
+
+    assert "bit_hamming_ops" in (definition(conn, "m", 16) or "")
+    assert answered_by(conn, "m", 16) == space_index.index_name(Space("m", 16, 0))
+
+
+def test_a_schema_without_settings_gets_the_index_alone(foreign, conn):
+    fill(conn, "m")
+    conn.execute("DROP TABLE space_settings")
+    foreign.write("op.create_vector_index('m', 4)", "op.drop_vector_index('m', 4)")
+
+    foreign.run("upgrade", "head")
+    made = definition(conn, "m")
+    foreign.run("downgrade", "base")
+
+    assert made is not None
+    assert definition(conn, "m") is None
+
+
+@pytest.mark.parametrize("model", ["it's 100%", "back\\slash"])
+def test_the_offline_script_keeps_the_settings_and_takes_them_back(model, foreign, conn, capsys):
+    fill(conn, model)
+    space = Space(model, 4, 40)
+    kept = []
+    for call in (
+        f"op.create_vector_index({model!r}, 4, {ALL})",
+        f"op.drop_vector_index({model!r}, 4)",
+    ):
+        foreign.write(f"{call}; op.execute('SELECT 1')")
+        for statement in foreign.script(capsys).split(";\n"):
+            if statement.strip() and "foreign_version" not in statement:
+                conn.execute(statement)
+        kept.append(space_settings.settings_of(conn, space))
+
+    assert kept[0].effort == Effort(ef_search=80, candidates=30, k=10)
+    assert kept[0].parameters == {"m": 8, "ef_construction": 40}
+    assert kept[1] == SpaceSettings()
+
+
 def test_what_the_session_had_set_is_set_again(foreign, conn):
     foreign.write(
         "op.execute(\"SET lock_timeout = '7s'\"); op.create_vector_index('m', 4); "
@@ -291,7 +362,7 @@ def test_another_driver_is_refused(foreign, conn, monkeypatch):
 
 def test_each_operation_has_its_inverse():
     load = LoadStore("/s", "r", "x", {"records": 1}, {"name": "n"})
-    create = CreateVectorIndex("m", 4, "ivfflat", lists=3, m=None)
+    create = CreateVectorIndex("m", 4, "ivfflat", "halfvec", lists=3, probes=2, m=None)
 
     assert isinstance(load.reverse(), UnloadStore)
     assert load.reverse().reverse() is load

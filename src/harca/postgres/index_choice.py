@@ -17,6 +17,7 @@ from harca.postgres.space_index import (
     SpaceIndex,
     index_name,
     ivfflat_lists,
+    ivfflat_probes,
 )
 from harca.postgres.space_settings import EXACT, SpaceSettings
 
@@ -60,9 +61,10 @@ def index_for(space: Space, can: Capabilities, settings: SpaceSettings | None = 
     if settings.method is None and space.records < EXACT_BELOW:
         return choice.exact(f"fewer than {EXACT_BELOW:,} rows")
     method = settings.method or ("hnsw" if can.hnsw else "ivfflat")
-    if settings.method is None and method == "ivfflat" and ivfflat_lists(space.records) == 1:
+    lists = ivfflat_lists(space.records)
+    if settings.method is None and method == "ivfflat" and ivfflat_probes(lists) == lists:
         return choice.exact(
-            f"pgvector {can.shown} has no HNSW, and so few rows are one list of ivfflat"
+            f"pgvector {can.shown} has no HNSW, and of so few rows ivfflat would look through all"
         )
     kind = settings.type or _type(space, can)
     if refused := cannot(space.dims, can, method, kind):
@@ -95,10 +97,8 @@ def _type(space: Space, can: Capabilities) -> str:
     return next(fitting, [*kinds][-1])
 
 
-def within_cap(
-    choices: list[Choice], there: Collection[str], *, kept: int, most: int = MOST_INDEXES
-) -> list[Choice]:
-    """Return the choices with no more indexes than *most*; the others are searched exactly.
+def within_cap(choices: list[Choice], there: Collection[str], *, kept: int) -> list[Choice]:
+    """Return the choices with no more than `MOST_INDEXES`; the others are searched exactly.
 
     First come spaces whose settings ask for an index, then those with the most rows.
 
@@ -106,7 +106,7 @@ def within_cap(
         there: Names of indexes that can be used.
         kept: Further indexes: of revisions for spaces without rows, and the plan's.
     """
-    room = max(0, most - kept)
+    room = max(0, MOST_INDEXES - kept)
 
     def rank(choice: Choice) -> tuple[bool, bool, float, str, int]:
         space = choice.space
@@ -116,7 +116,7 @@ def within_cap(
 
     asking = sorted((one for one in choices if one.index is not None), key=rank)
     left_out = {(one.space.model_id, one.space.dims) for one in asking[room:]}
-    why = f"the table has {most} partial indexes, of spaces with more rows"
+    why = f"the table has {MOST_INDEXES} partial indexes, of spaces with more rows"
     return [
         one.exact(why) if (one.space.model_id, one.space.dims) in left_out else one
         for one in choices

@@ -22,6 +22,7 @@ _WORKERS = 2
 _ELEMENT = 200
 _NEIGHBOUR = 16
 _ALLOCATION = 1.3
+_BLOCKS = 2 * _MB  # it takes memory in blocks of 1 MB (src/hnswbuild.c)
 
 # pgvector src/ivfbuild.c: so many rows are sampled to find the centres of the lists.
 _SAMPLES_A_LIST = 50
@@ -75,7 +76,7 @@ def needed_bytes(index: SpaceIndex) -> int:
     value = 8 + {"vector": 4 * dims, "halfvec": 2 * dims, "bit": dims // 8}[index.type]
     if index.method == "hnsw":
         neighbours = 2 * parameters["m"] * _NEIGHBOUR
-        return round(_ALLOCATION * rows * (value + neighbours + _ELEMENT))
+        return round(_ALLOCATION * rows * (value + neighbours + _ELEMENT)) + _BLOCKS
     # pgvector src/ivfkmeans.c (ElkanKmeans), which counts it beforehand and refuses: the samples,
     # three sets of centres, the bounds between them. And what the sorting of the rows needs.
     lists = parameters["lists"]
