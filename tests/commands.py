@@ -10,6 +10,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "harca verify": ["store"],
     "harca status": [],
     "harca search": ["--vector", "query.json"],
+    "harca embedder": [],
     "harca rejections list": [],
     "harca rejections export": ["rejected"],
     "harca export": ["exported", "--format", "jsonl"],

@@ -84,8 +84,8 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test may reach the developer's own database or embedded server."""
-    for name in (*VARIABLES, "HARCA_FILE_STORE"):
+    """No test may reach the developer's own database, embedded server or account."""
+    for name in (*VARIABLES, "HARCA_FILE_STORE", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HARCA_HOME", str(tmp_path / "harca-home"))
     monkeypatch.setenv("NO_COLOR", "1")

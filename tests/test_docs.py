@@ -12,6 +12,7 @@ import typer
 from harca.cli import advise as _advise  # noqa: F401  # importing registers commands
 from harca.cli import bench as _bench  # noqa: F401
 from harca.cli import database as _database  # noqa: F401
+from harca.cli import embedder as _embedder  # noqa: F401
 from harca.cli import index as _index  # noqa: F401
 from harca.cli import look as _look  # noqa: F401
 from harca.cli import move as _move  # noqa: F401
@@ -116,6 +117,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca verify", (store,)),
         ("harca status", ()),
         ("harca search", ("--like", "1")),
+        ("harca embedder", ()),
         ("harca index list", ()),
         ("harca index build", ()),
         ("harca index advise", ("-k", "1", "--queries", "1")),

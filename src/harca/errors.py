@@ -19,14 +19,19 @@
     * SeveralHeads
     * NoRoom
     * RowsCameAfter
+    * OtherEmbeddings
   * BackupUnusable
   * RunError                     a run cannot be found, finished or resumed
     * ConflictFound
       * AmbiguousIds
     * TooManyRejections
+  * EmbedderError                a text could not be embedded
   * NothingToVerify
   * NotVerified                  store and table differ                 (exit 3)
   * UsageError                   a value on the command line            (exit 2)
+    * EmbedderNotHere
+      * NotInstalled
+    * OtherDims
 
 A bad *record* is never an exception but a value, `harca.model.Rejection`.
 """
@@ -324,6 +329,21 @@ class RowsCameAfter(Refused):
         self.tables = tables
 
 
+class OtherEmbeddings(Refused):
+    """An embedder makes other embeddings than those that a space has."""
+
+    def __init__(self, name: str, *, space: str, agreeing: int, texts: int, lowest: float) -> None:
+        super().__init__(
+            f'"{name}" embeds {texts - agreeing} of {counted(texts, "stored text")} of space '
+            f'"{space}" otherwise than they are stored: the lowest cosine is {lowest:.4f}',
+            hint="Nothing was changed. Is it the model that made the stored embeddings, and was it "
+            "given the texts as they are stored? --force keeps it all the same, --check N looks at "
+            "more texts.",
+        )
+        self.name, self.space = name, space
+        self.agreeing, self.texts, self.lowest = agreeing, texts, lowest
+
+
 class BackupUnusable(HarcaError):
     """A backup is not there, damaged, or in a form that cannot be read here."""
 
@@ -375,6 +395,10 @@ class TooManyRejections(RunError):
         self.count, self.allowed, self.run_id = count, allowed, run_id
 
 
+class EmbedderError(HarcaError):
+    """An embedder cannot be reached, refuses, or answers with something else than embeddings."""
+
+
 class NothingToVerify(HarcaError):
     """An empty verification would pass whatever happened, so it is an error."""
 
@@ -395,3 +419,31 @@ class UsageError(HarcaError):
     """A value on the command line cannot be used."""
 
     exit_code = ExitCode.USAGE
+
+
+class EmbedderNotHere(UsageError):
+    """What an embedder needs is not here: its library, its key, its model."""
+
+
+class NotInstalled(EmbedderNotHere):
+    """An embedder needs a library that comes with an extra."""
+
+    def __init__(self, name: str, *, library: str, extra: str) -> None:
+        super().__init__(
+            f'"{name}" needs the library {library}, which is not installed',
+            hint=f'Install it with `pip install "harca[{extra}]"`. `harca search --vector FILE` '
+            "takes an embedding as it is.",
+        )
+        self.name, self.library, self.extra = name, library, extra
+
+
+class OtherDims(UsageError):
+    """An embedder makes embeddings of other dimensions than the space has."""
+
+    def __init__(self, name: str, *, found: int, expected: int) -> None:
+        super().__init__(
+            f'"{name}" makes embeddings of {counted(found, "dimension")}, the space has {expected}',
+            hint="Name the model that made the stored embeddings. `harca search --vector FILE` "
+            "takes an embedding as it is.",
+        )
+        self.name, self.found, self.expected = name, found, expected

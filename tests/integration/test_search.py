@@ -171,7 +171,7 @@ def test_a_query_can_be_json_or_numpy_and_come_by_stdin(tmp_path, database, conn
         (tmp_path / "bad").write_bytes(bad)
         with pytest.raises(UsageError):
             read_vector(tmp_path / "bad")
-    with pytest.raises(UsageError, match="no model here to embed it"):
+    with pytest.raises(UsageError, match="no space fits"):
         query_vector(conn, text="never seen", vector=None, like=None, model_id=None)
 
 

@@ -137,6 +137,7 @@ def main() -> None:
         advise,
         bench,
         database,
+        embedder,
         index,
         look,
         move,

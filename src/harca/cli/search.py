@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def search(
     text: Annotated[
         str | None,
-        typer.Option(help="A text that is in the table: its stored embedding is the query."),
+        typer.Option(help="A text: its stored embedding is the query, else one made for it."),
     ] = None,
     vector: Annotated[
         Path | None,
@@ -42,6 +42,12 @@ def search(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model label of the space.")] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What embeds the text: openai:MODEL, local:MODEL; the space's."
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", "--k", help="How many results.")] = 10,
     where: Annotated[
         str | None,
@@ -92,6 +98,8 @@ def search(
             "--after follows one query's results, --batch has several queries",
             hint="Search for one of them with --vector, and go on from there.",
         )
+    if embedder is not None and text is None:
+        raise UsageError("--embedder is for --text", hint="Leave it out, or search by --text.")
     chosen = compile_filter(
         read_filter(where),
         source=source,
@@ -101,10 +109,17 @@ def search(
     position = None if after is None else Position.from_token(after)
     embeddings, stated = read_batch(batch) if batch is not None else ([], None)
     model = model or stated
+    embedded_by = None
     with translated(), resolve(database).connect() as conn:
         if batch is None:
-            embedding, model = query_vector(
-                conn, text=text, vector=vector, like=like, model_id=model
+            embedding, model, embedded_by = query_vector(
+                conn,
+                text=text,
+                vector=vector,
+                like=like,
+                model_id=model,
+                embedder=embedder,
+                tell=out.say,
             )
             embeddings = [embedding]
         space = find_space(conn, model_id=model, dims=len(embeddings[0]))
@@ -115,7 +130,12 @@ def search(
         return
     seen = position.seen if position else 0
     out.result(
-        lambda: {**_as_dict(answers[0]), "model_id": space.model_id, "dims": space.dims},
+        lambda: {
+            **_as_dict(answers[0]),
+            "model_id": space.model_id,
+            "dims": space.dims,
+            "embedded_by": embedded_by,
+        },
         lambda: render.answer(answers[0], seen=seen),
     )
 

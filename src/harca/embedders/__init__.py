@@ -1,0 +1,1 @@
+"""What embeds a text, so that a space can be searched by it: see `base.Embedder`."""
