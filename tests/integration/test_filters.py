@@ -1,13 +1,16 @@
 """What filters find, on a server: compared with the language said again in Python."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from random import Random
 from typing import Any
 
+import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from harca.errors import UsageError
 from harca.postgres.filters import compile_filter
 
 MISSING = object()
@@ -231,3 +234,96 @@ def test_the_server_finds_what_the_language_says(conn):
         selective += 0 < len(expected) < len(documents)
 
     assert selective > 300  # the others find nothing, or everything
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"language": "en"},
+        {"author": {"name": {"$eq": "Ada"}}},
+        {"language": {"$in": ["en", "ja"]}},
+        {"tags": {"$contains": "a"}},
+        {"author": {"name": {"$exists": True}}},
+        {"$or": [{"language": "en"}, {"tags": {"$eq": ["a"]}}], "year": {"$gte": 2020}},
+    ],
+    ids=["contained", "eq", "in", "contains", "exists", "or"],
+)
+def test_the_index_on_the_metadata_can_answer(where, conn):
+    conn.execute("SET enable_seqscan = off")
+    chosen = compile_filter(where)
+    assert chosen is not None
+
+    plan = conn.execute(
+        sql.SQL("EXPLAIN SELECT FROM vector_embeddings WHERE {}").format(chosen.clause),
+        chosen.values,
+    ).fetchall()
+
+    assert "vector_embeddings_metadata_idx" in str(plan)
+
+
+def test_the_planner_knows_how_many_rows_are_between_two_numbers(conn):
+    conn.execute(
+        "CREATE TEMP TABLE documents AS SELECT jsonb_build_object('year', 2000 + n % 20) metadata "
+        "FROM generate_series(1, 2000) n"
+    )
+    conn.execute("ANALYZE documents")
+    chosen = compile_filter({"year": {"$gte": 2015}})
+    assert chosen is not None
+
+    plan = conn.execute(
+        sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM documents WHERE {}").format(chosen.clause),
+        chosen.values,
+    ).fetchone()
+
+    assert 300 < plan[0][0]["Plan"]["Plan Rows"] < 700  # of 500
+
+
+def test_source_and_times_narrow_too_the_end_excluded(conn):
+    first = datetime(2026, 1, 31, tzinfo=UTC)
+    conn.execute("CREATE TEMP TABLE rows (id integer, source text, created_at timestamptz)")
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO rows VALUES (%s, %s, %s)",
+            [
+                (1, "a", first),
+                (2, "a", first + timedelta(hours=23)),
+                (3, "b", first + timedelta(days=1)),
+                (4, "a", None),
+            ],
+        )
+
+    def found(**options: Any) -> list[int]:
+        chosen = compile_filter(None, **options)
+        assert chosen is not None
+        statement = sql.SQL("SELECT id FROM rows WHERE {} ORDER BY id").format(chosen.clause)
+        return [id_ for (id_,) in conn.execute(statement, chosen.values)]
+
+    assert found(since=first) == [1, 2, 3]
+    assert found(until=first + timedelta(days=1)) == [1, 2]
+    assert found(since=datetime(2026, 1, 31, 9, tzinfo=timezone(timedelta(hours=9)))) == [1, 2, 3]
+    assert found(source="a", since=first + timedelta(hours=1)) == [2]
+    assert compile_filter({}, source=None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"since": datetime(2026, 1, 31)}, "2026-01-31T00:00:00 has no time zone"),  # noqa: DTZ001
+        ({"until": "2026-01-31"}, "a time is a str, expected a datetime with a time zone"),
+        (
+            {"since": datetime(2026, 2, 1, tzinfo=UTC), "until": datetime(2026, 1, 1, tzinfo=UTC)},
+            "nothing is since 2026-02-01T00:00:00+00:00 and before 2026-01-01T00:00:00+00:00",
+        ),
+        (
+            {"source": "a\0"},
+            "the source has 'a\\x00', with a character that PostgreSQL cannot store",
+        ),
+    ],
+    ids=["naive", "text", "backwards", "nul"],
+)
+def test_what_narrows_nothing_as_it_is_meant_is_refused(options, message):
+    with pytest.raises(UsageError) as refused:
+        compile_filter(None, **options)
+
+    assert str(refused.value) == message
+    assert refused.value.hint

@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,3 +210,160 @@ def test_source_narrows_a_search(tmp_path, database, run_harca):
     found = run_harca("search", "--text", "a", "--source", "second", "--json", database=database)
 
     assert [hit["content"] for hit in found.json["results"]] == ["b"]
+
+
+@pytest.fixture
+def library(tmp_path, database, run_harca):
+    """Twenty records around a quarter of a circle, the first nearest to [1, 0]."""
+    for number in range(20):
+        value = record(
+            f"t{number}",
+            [float(np.cos(number / 13)), float(np.sin(number / 13))],
+            model="m",
+            metadata={"number": number, "language": ["en", "ja"][number % 2], "$odd": number % 2},
+            createdAt=f"2026-01-{number + 1:02}T12:00:00.000Z",
+        )
+        write_record(tmp_path / "library", value, name=f"{number:02}")
+    done = run_harca("migrate", tmp_path / "library", "--no-backup", database=database)
+    assert done.code == 0, done.err
+    (tmp_path / "query.json").write_text("[1, 0]")
+    return database
+
+
+def texts(found: dict[str, Any]) -> list[str]:
+    return [hit["content"] for hit in found["results"]]
+
+
+def test_options_narrow_a_search(library, run_harca):
+    def found(*options: str) -> list[str]:
+        arguments = ("search", "--vector", "query.json", "--json", *options)
+        done = run_harca(*arguments, database=library)
+        assert done.code == 0, done.err
+        return texts(done.json)
+
+    assert found("-k", "3") == ["t0", "t1", "t2"]
+    assert found("--where", '{"language": "ja", "number": {"$gt": 3, "$lte": 9}}') == [
+        "t5", "t7", "t9",
+    ]  # fmt: skip
+    assert found("--where", '{"$or": [{"number": {"$in": [4, 17]}}, {"number": 2.0}]}') == [
+        "t2", "t4", "t17",
+    ]  # fmt: skip
+    assert found("--where", '{"$not": {"$$odd": 0}, "number": {"$lt": 4}}') == ["t1", "t3"]
+    assert found("--since", "2026-01-19", "--until", "2026-01-20T12:00") == ["t18"]
+    assert found("--since", "2026-01-20T21:00+09:00") == ["t19"]
+    assert found("--min-similarity", "0.98") == ["t0", "t1", "t2"]  # cos(2/13) is 0.988
+    assert found("--min-similarity", "0.98", "--where", '{"number": {"$gt": 2}}') == []
+
+
+def test_pages_follow_one_another_without_a_gap(library, run_harca):
+    def page(*after: str) -> dict[str, Any]:
+        arguments = ("search", "--vector", "query.json", "-k", "6", *after)
+        shown = run_harca(*arguments, "--where", '{"language": "en"}', database=library)
+        done = run_harca(*arguments, "--where", '{"language": "en"}', "--json", database=library)
+        assert done.code == 0, done.err
+        return {**done.json, "shown": shown.out}
+
+    first = page()
+    second = page("--after", first["next"])
+
+    assert texts(first) + texts(second) == [f"t{number}" for number in range(0, 20, 2)]
+    assert second["next"] is None
+    assert first["shown"].startswith("  1.  1.0000   #1  t0\n")
+    assert second["shown"].startswith("  7.  0.6034  #13  t12\n")
+
+
+def test_the_end_of_all_results_is_said(library, run_harca):
+    done = run_harca("search", "--vector", "query.json", "--after", "20:2.0:999", database=library)
+
+    assert (done.code, done.out) == (0, "nothing further found\nm/2, exact\n")
+
+
+def test_many_queries_are_answered_in_their_order(library, tmp_path, run_harca):
+    queries = [[1.0, 0.0], [0.0, 1.0]]
+    np.save(tmp_path / "batch.npy", np.array(queries))
+    (tmp_path / "batch.json").write_text(json.dumps(queries))
+    lines = [json.dumps({"embedding": query, "model": "m"}) for query in queries]
+    (tmp_path / "batch.jsonl").write_text("\n\n".join(lines) + "\n")
+
+    for name in ("batch.npy", "batch.json", "batch.jsonl"):
+        done = run_harca("search", "--batch", name, "-k", "2", "--json", database=library)
+
+        assert done.code == 0, done.err
+        assert [texts(found) for found in done.json["queries"]] == [["t0", "t1"], ["t19", "t18"]]
+        assert {"answered_by", "next", "results"} == set(done.json["queries"][0])
+        assert (done.json["model_id"], done.json["dims"]) == ("m", 2)
+    shown = run_harca("search", "--batch", "batch.npy", "-k", "1", database=library)
+    assert shown.out == (
+        "query 1, exact\n  1.  1.0000  #1  t0\nquery 2, exact\n  1.  0.9940  #20  t19\nm/2\n"
+    )
+
+
+def test_what_is_no_batch_is_refused(tmp_path):
+    from harca.errors import UsageError
+    from harca.query_files import read_batch
+
+    def npy(array: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        return buffer.getvalue()
+
+    refused = {
+        npy(np.zeros(2)): "has shape (2,) and type float64, expected numbers of shape",
+        npy(np.array([["a"]])): "and type <U1, expected numbers of shape (queries, dimensions)",
+        npy(np.ones((2, 2)))[:-1]: "is no whole .npy file",
+        npy(np.empty((0, 2))): "holds no queries",
+        b"[]": "holds no queries",
+        b"": "holds no queries",
+        b"\xff": "is neither JSON nor a .npy file",
+        b"[1, 2]\n[3": "line 2 of",
+        b"[" * 100_000: "line 1 of",
+        b"[[1, 2], [3]]": "query 2 of {} has 1 dimensions, the first 2",
+        b"[[1, 2], [0, 0]]": "query 2 of {} is a zero vector",
+        b'[[1, 2], "text"]': "query 2 of {} is no embedding: expected a list of numbers",
+        b"[[1, null]]": "query 1 of {} is no embedding",
+        b'{"embedding": [1], "model": "a"}\n{"embedding": [1], "model": "b"}': "has queries of 2 "
+        'models: "a" and "b"',
+    }
+    for data, message in refused.items():
+        path = tmp_path / "batch"
+        path.write_bytes(data)
+
+        with pytest.raises(UsageError) as error:
+            read_batch(path)
+
+        assert message.replace("{}", f'"{path}"') in str(error.value)
+        assert error.value.hint
+
+
+def test_options_that_narrow_wrongly_are_refused(library, run_harca):
+    refused = {
+        ("--where", '{"number": {"$regex": "x"}}'): 'unknown operator "$regex" at "number"',
+        ("--where", '{"number": 1, "number": 2}'): 'the key "number" twice in one object',
+        ("--where", '{"a": NaN}'): '"a" is compared with the number nan',
+        ("--where", "[" * 100_000): "--where is nested too deep",
+        ("--since", "yesterday"): '--since is "yesterday", expected a date or a time',
+        ("--until", "2026-13-01"): '--until is "2026-13-01", expected a date or a time',
+        ("--since", "2026-02-01", "--until", "2026-01-01"): "nothing is since 2026-02-01",
+        ("--min-similarity", "1.5"): "the least similarity is 1.5, expected -1 to 1",
+        ("--min-similarity", "nan"): "the least similarity is nan, expected -1 to 1",
+        ("--after", "last"): '"last" is no position in results',
+        ("--batch", "query.json"): "expected one of --text, --vector, --like and --batch, found 2",
+    }
+    for options, message in refused.items():
+        done = run_harca("search", "--vector", "query.json", *options, database=library)
+
+        assert (done.code, done.out) == (2, ""), options
+        assert message in done.err
+        assert "hint:" in done.err
+    both = run_harca("search", "--batch", "query.json", "--after", "1:0:1", database=library)
+    assert both.code == 2
+    assert "--after follows one query's results" in both.err
+
+
+def test_a_text_cannot_steer_the_terminal(tmp_path, database, run_harca):
+    write_record(tmp_path / "store", record("a\x1b[2Jb\n\tc", [1.0, 0.0]))
+    run_harca("migrate", tmp_path / "store", database=database)
+
+    done = run_harca("search", "--like", "1", database=database)
+
+    assert done.out.startswith("  1.  1.0000  #1  a\ufffd[2Jb c\n")
