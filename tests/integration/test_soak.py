@@ -188,6 +188,7 @@ def test_a_space_that_answers_nothing_is_noticed(loaded, database, conn):
     }  # fmt: skip
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
@@ -215,6 +216,42 @@ def test_an_interrupted_soak_keeps_what_it_measured_and_leaves_no_row(
     assert own_rows(conn) == 0
     [kept] = measurements.kept(conn, "soak")
     assert kept.result == found
+
+
+def test_the_table_and_the_server_s_processes_are_looked_at(loaded, database, conn):
+    with closing(Observer(database)) as observer, closing(client(database, conn, writes=0)) as one:
+        one.request()
+
+        seen = observer.sample([one])
+
+    assert seen.client_bytes is None or seen.client_bytes > 10**6
+    # In a container its processes have other numbers here, which are nobody's or another's.
+    if on_this_machine(conn):
+        assert seen.server_bytes is not None
+        assert 10**5 < seen.server_bytes < 10**9
+    assert seen.table_bytes is not None
+    assert seen.index_bytes is not None
+    assert seen.table_bytes > 0
+    assert seen.index_bytes > 0
+
+
+def on_this_machine(conn):
+    return sys.platform == "linux" and conn.info.host.startswith("/")
+
+
+def test_pgstattuple_is_asked_where_it_is_and_left_alone_where_not(loaded, database, conn):
+    available = conn.execute("SELECT FROM pg_available_extensions WHERE name = 'pgstattuple'")
+    with closing(Observer(database)) as observer:
+        assert observer.vacuumable() is None
+        if not available.rowcount:
+            pytest.skip("the server has no extension pgstattuple")
+        conn.execute("CREATE EXTENSION pgstattuple")
+
+        found = observer.vacuumable()
+
+    assert found is not None
+    assert set(found) == {"dead_percent", "free_percent"}
+    assert 0 <= found["dead_percent"] <= 100
 
 
 def test_two_soaks_at_once_are_refused(loaded, database, conn, run_harca):
