@@ -9,7 +9,7 @@ from typing import Any
 from harca import advise as judge
 from harca.advise import EXACT, IVFFLAT, Choice, Goal, Point
 from harca.errors import UsageError, counted
-from harca.migrations import SCHEMA, require_schema
+from harca.migrations import MEASUREMENTS, SCHEMA, require_schema
 from harca.postgres import measurements, trial
 from harca.postgres.connect import Database, translated
 from harca.postgres.index_choice import cannot
@@ -20,7 +20,7 @@ from harca.revision_file import NextRevision, RevisionFile, call, message_of
 from harca.watcher import Watcher
 
 KIND = "index advise"
-SETTINGS = "7c15d08e42b6"  # the revision that makes the tables of settings and measurements
+
 
 QUERIES = 100
 # The whole takes minutes with so many rows, and hours with ten times as many.
@@ -151,7 +151,7 @@ def advise(
     if write:
         words = message_of(message, what="what the revision is for")
         place = NextRevision(SCHEMA, to=to)
-    require_schema(database, SETTINGS)
+    require_schema(database, MEASUREMENTS)
     with translated():
         with database.connect() as conn:
             space = trial.counted(conn, find_space(conn, model_id=model_id, dims=dims))

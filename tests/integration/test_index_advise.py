@@ -15,7 +15,7 @@ import pytest
 from harca import migrations
 from harca.advice import advise
 from harca.advise import Candidate, choose
-from harca.errors import TargetError, UsageError
+from harca.errors import Refused, TargetError, UsageError
 from harca.model import Space
 from harca.postgres import lock, measurements, space_index, space_settings, trial
 from harca.postgres.search import search
@@ -221,6 +221,18 @@ def test_a_full_disk_is_an_error_that_says_what_helps(database, conn):
         "What was tried is dropped. Make room, or measure fewer rows with --max-rows."
     )
     assert not left_behind(conn)
+
+
+@pytest.mark.one_server
+def test_a_schema_that_is_somebody_else_s_is_left_alone(database, conn):
+    fill(conn, 100)
+    conn.execute("CREATE SCHEMA harca_advice CREATE TABLE theirs ()")
+
+    with pytest.raises(Refused) as refused:
+        measured(database, conn, HNSW)
+
+    assert str(refused.value) == 'there is a schema "harca_advice" that is none of harca\'s making'
+    assert left_behind(conn)
 
 
 @pytest.mark.one_server

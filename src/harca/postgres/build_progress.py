@@ -55,8 +55,10 @@ class Phase:
 class BuildProgress:
     """Shows the builds of one connection to a watcher."""
 
-    def __init__(self, database: Database, watcher: Watcher) -> None:
-        self._database, self._watcher = database, watcher
+    def __init__(
+        self, database: Database, watcher: Watcher, *, table: str = "vector_embeddings"
+    ) -> None:
+        self._database, self._watcher, self._table = database, watcher, table
 
     @contextmanager
     def during(self, rows: int) -> Iterator[None]:
@@ -78,7 +80,7 @@ class BuildProgress:
         try:
             with self._database.connect() as conn:
                 while not ended.is_set():
-                    found = _phase(conn)
+                    found = _phase(conn, self._table)
                     if found is not None and not ended.is_set():
                         self._watcher.phase(found.name, *found.counts(rows))
                     ended.wait(_EVERY_S)
@@ -87,7 +89,7 @@ class BuildProgress:
             _log.info("the progress of the build cannot be seen: %s", exc)
 
 
-def _phase(conn: psycopg.Connection[Any]) -> Phase | None:
+def _phase(conn: psycopg.Connection[Any], table: str) -> Phase | None:
     with conn.cursor(row_factory=class_row(Phase)) as cursor:
         # By table, as harca's builds are one at a time: behind a pooler, the process that
         # builds is not the one that the connection knows.
@@ -95,7 +97,8 @@ def _phase(conn: psycopg.Connection[Any]) -> Phase | None:
             "SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total, lockers_done, "
             "lockers_total, nullif(current_locker_pid, 0) AS waits_for "
             "FROM pg_stat_progress_create_index "
-            "WHERE relid = to_regclass('vector_embeddings') AND datname = current_database() "
-            "LIMIT 1"
+            "WHERE relid = to_regclass(%s) AND datname = current_database() "
+            "LIMIT 1",
+            [table],
         )
         return cursor.fetchone()

@@ -133,6 +133,13 @@ def notice_loss(conn: psycopg.Connection[Any]) -> None:
     conn.execute(_NOTICE_LOSS)
 
 
+def notice_loss_at_work(conn: psycopg.Connection[Any]) -> None:
+    """Have the server end a statement soon whose client has vanished."""
+    # A server on a platform that cannot tell says so, and goes on as before.
+    with suppress(pg.InvalidParameterValue, pg.UndefinedObject):
+        conn.execute(_NOTICE_LOSS_AT_WORK)
+
+
 @contextmanager
 def locked(
     database: Database, store: str, *, ours: OwnSessions | None = None
@@ -148,9 +155,7 @@ def locked(
     with database.connect() as conn, database.connect() as locker:
         lock_store(locker, store, ours=ours)
         notice_loss(conn)
-        # A server on a platform that cannot tell says so, and goes on as before.
-        with suppress(pg.InvalidParameterValue, pg.UndefinedObject):
-            conn.execute(_NOTICE_LOSS_AT_WORK)
+        notice_loss_at_work(conn)
         if ours is not None:
             ours.add(conn)
         with looked_after(locker, conn):

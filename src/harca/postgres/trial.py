@@ -24,9 +24,10 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from harca.advise import EXACT, Candidate, Point, disk_bytes
-from harca.errors import TargetError, UsageError
+from harca.errors import Refused, TargetError, UsageError
 from harca.model import Space
 from harca.postgres import lock, nearest
+from harca.postgres.build_progress import BuildProgress
 from harca.postgres.connect import Database, takes_statements
 from harca.postgres.index_build import REFUSALS
 from harca.postgres.index_memory import given_memory, memory_for, workers_for
@@ -36,6 +37,7 @@ from harca.postgres.space_settings import Effort
 from harca.watcher import Unwatched, Watcher
 
 SCHEMA = "harca_advice"
+_OURS = "harca: made and dropped by harca index advise"
 
 SEED = 6  # any number: the same rows are taken on every run
 REPETITIONS = 3
@@ -133,12 +135,14 @@ def measure(
 
     Raises:
         UsageError: The space has too few rows.
+        Refused: Somebody has made a schema of the name that is needed.
         TargetError: The disk is full.
     """
     watcher = watcher or Unwatched()
     with _scratch(database, watcher) as conn:
         try:
-            trial = _Trial(conn, space, k, watcher)
+            shown = BuildProgress(database, watcher, table=f"{SCHEMA}.tried")
+            trial = _Trial(conn, space, k, watcher, shown)
             trial.copy(queries=queries, max_rows=max_rows, candidates=candidates)
             return trial.run(candidates)
         except pg.DiskFull as exc:
@@ -155,10 +159,10 @@ def _scratch(database: Database, watcher: Watcher) -> Iterator[psycopg.Connectio
     with database.connect() as locker, database.connect() as conn:
         lock.notice_loss(locker)
         lock.notice_loss(conn)
+        lock.notice_loss_at_work(conn)  # a build would go on, and be waited for by the next call
         lock.take(locker, lock.ADVICE_LOCK, waiting=watcher.trouble)
+        _make(locker)
         try:
-            _drop(locker)
-            locker.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
             with lock.looked_after(locker, conn):
                 yield conn
         finally:
@@ -169,6 +173,23 @@ def _scratch(database: Database, watcher: Watcher) -> Iterator[psycopg.Connectio
                 _drop(locker)
 
 
+def _make(conn: psycopg.Connection[Any]) -> None:
+    name = sql.Identifier(SCHEMA)
+    found = conn.execute(
+        "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s", [SCHEMA]
+    ).fetchone()
+    if found is not None and found[0] != _OURS:
+        raise Refused(
+            f'there is a schema "{SCHEMA}" that is none of harca\'s making',
+            hint="Nothing was changed. Rename it: harca works in a schema of that name, and drops "
+            "it.",
+        )
+    with conn.transaction():
+        _drop(conn)
+        conn.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+        conn.execute(sql.SQL("COMMENT ON SCHEMA {} IS {}").format(name, sql.Literal(_OURS)))
+
+
 def _drop(conn: psycopg.Connection[Any]) -> None:
     conn.execute("SET client_min_messages = warning")
     conn.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(SCHEMA)))
@@ -176,9 +197,15 @@ def _drop(conn: psycopg.Connection[Any]) -> None:
 
 class _Trial:
     def __init__(
-        self, conn: psycopg.Connection[Any], space: Space, k: int, watcher: Watcher
+        self,
+        conn: psycopg.Connection[Any],
+        space: Space,
+        k: int,
+        watcher: Watcher,
+        shown: BuildProgress,
     ) -> None:
-        self._conn, self._space, self._k, self._watcher = conn, space, k, watcher
+        self._conn, self._space, self._k = conn, space, k
+        self._watcher, self._shown = watcher, shown
         self._can = capabilities(conn)
         self._queries: list[NDArray[np.float32]] = []
         self._copied = 0
@@ -328,7 +355,10 @@ class _Trial:
         given = memory_for(self._conn, index).given
         workers = workers_for(index, self._can)
         try:
-            with given_memory(self._conn, given, workers=workers):
+            with (
+                given_memory(self._conn, given, workers=workers),
+                self._shown.during(index.space.records),
+            ):
                 self._create(index, _mark(number))
         except pg.DiskFull:
             # A parallel build keeps the graph in shared memory, of which containers have 64 MB.
