@@ -10,6 +10,7 @@ import psycopg
 from numpy.typing import ArrayLike, NDArray
 from psycopg_pool import ConnectionPool
 
+from harca.embedders.base import Embedder
 from harca.errors import UsageError
 from harca.model import Space
 from harca.postgres.connect import Database, translated
@@ -23,6 +24,7 @@ from harca.postgres.search import (
     find_space,
     stored_embedding,
 )
+from harca.store_texts import Texts
 
 _Result = TypeVar("_Result")
 
@@ -44,19 +46,28 @@ class VectorStore:
                 print(hit.similarity, hit.content)
     """
 
-    def __init__(self, database: Database | str | None = None, *, connections: int = 4) -> None:
+    def __init__(
+        self,
+        database: Database | str | None = None,
+        *,
+        connections: int = 4,
+        embedder: Embedder | str | None = None,
+    ) -> None:
         """Name the database.
 
         Args:
             database: As `harca --database`; None: as the commands find it.
             connections: How many at most: searches beyond that wait for one another. They
                 set session parameters: behind a pooler, they need its session mode.
+            embedder: What embeds texts to search by, or its name, such as
+                ``openai:text-embedding-3-small``; None: what is kept with the space.
 
         Raises:
             UsageError: It cannot be read.
         """
         self._database = database if isinstance(database, Database) else resolve(database)
         self._most = connections
+        self._texts = Texts(embedder)
         self._spaces: dict[tuple[str | None, int], Space] = {}
         self._pool = ConnectionPool(
             self._database.conninfo,
@@ -100,7 +111,7 @@ class VectorStore:
         """Return the *k* rows nearest to a query by cosine similarity.
 
         Args:
-            query: An embedding, shape ``(dims,)``.
+            query: An embedding, shape ``(dims,)``, or a text.
             model_id: Label of the model; can be left out if one space has these dimensions.
             where: What the metadata must fulfil, see docs/search.md.
             source: Only rows of this source.
@@ -109,7 +120,8 @@ class VectorStore:
             after: ``next`` of the answer that these results continue.
 
         Raises:
-            UsageError: Something given does not fit.
+            UsageError: Something given does not fit, or there is no embedder for a text.
+            EmbedderError: The embedder failed.
             TargetError: The server refused, or cannot be reached.
         """
         found = self.search_many(
@@ -141,11 +153,17 @@ class VectorStore:
         """Return the answer to each query, as `search` does, in one round trip for all.
 
         Raises:
-            UsageError: Something given does not fit.
+            UsageError: Something given does not fit, or there is no embedder for texts.
+            EmbedderError: The embedder failed.
             TargetError: The server refused, or cannot be reached.
         """
         chosen = compile_filter(where, source=source, since=since, until=until)
         position = Position.from_token(after) if isinstance(after, str) else after
+        texts = [query for query in queries if isinstance(query, str)]
+        if texts:
+            made, model_id = self._texts.embed(texts, model_id=model_id, ask=self._with)
+            embedded = iter(made)
+            queries = [next(embedded) if isinstance(query, str) else query for query in queries]
         asked = [Query(embedding(query), k, chosen, min_similarity, position) for query in queries]
         if not asked:
             return []

@@ -1,6 +1,6 @@
 """A text to search by, embedded by the embedder of the space that it is to be searched in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from harca.embedders.base import AS_IT_IS, Embedder, embedded_query
+from harca.embedders.base import AS_IT_IS, Embedder, embedded_queries
 from harca.embedders.choice import GUESSED, KEPT, Choice, choose, open_embedder
 from harca.errors import OtherDims, UsageError
 from harca.model import Space
@@ -50,19 +50,24 @@ class Wanted:
         """The dimensions that the embedding must have, if they are known."""
         return self.spaces[0].dims if len(self.spaces) == 1 else None
 
-    def embed(self, text: str, embedder: Embedder) -> TextQuery:
-        """Embed *text* by *embedder*, which is the one that was wanted, opened.
+    def embed(self, texts: Sequence[str], embedder: Embedder) -> tuple[NDArray[np.float32], Space]:
+        """Return embeddings, shape ``(n, space.dims)``, and the space that they are for.
+
+        Args:
+            embedder: The one that was wanted, opened.
 
         Raises:
-            UsageError: The text is empty, or the embedding fits none of the spaces.
+            UsageError: A text is empty, or the embeddings fit none of the spaces.
             EmbedderError: It failed.
         """
-        check_text(text)
-        embedding = embedded_query(embedder, text, dims=self.dims)
+        for text in texts:
+            check_text(text)
+        embeddings = embedded_queries(embedder, texts, dims=self.dims)
+        found = embeddings.shape[1]
         for space in self.spaces:
-            if space.dims == len(embedding):
-                return TextQuery(embedding, space, embedder.name)
-        raise OtherDims(embedder.name, found=len(embedding), expected=self.spaces[0].dims)
+            if space.dims == found:
+                return embeddings, space
+        raise OtherDims(embedder.name, found=found, expected=self.spaces[0].dims)
 
 
 def check_text(text: str) -> None:
@@ -100,7 +105,8 @@ def embed_text(
     found = wanted.embedder
     if isinstance(found, str):
         found = open_embedder(found, dims=wanted.dims)
-    return wanted.embed(text, found)
+    embeddings, space = wanted.embed([text], found)
+    return TextQuery(embeddings[0], space, found.name)
 
 
 def find_embedder(

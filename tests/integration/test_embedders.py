@@ -3,17 +3,19 @@
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harca.embedders.base import embedded_query
+from harca.embedders.base import embedded_queries
 from harca.embedders.choice import open_embedder
 from harca.errors import EmbedderNotHere, HarcaError, OtherDims, UsageError
 from harca.model import Space
 from harca.postgres import space_settings
 from harca.postgres.space_index import spaces
+from harca.store import VectorStore
 from harca.text_query import NoEmbedder, embed_text
 from tests.embedding_server import (
     KEY,
@@ -147,7 +149,7 @@ def test_what_is_no_embedding_is_refused(answers, message, api):
     api.answers = list(answers)
 
     with pytest.raises(HarcaError) as failed:
-        embedded_query(open_embedder(NAME), "new", dims=4)
+        embedded_queries(open_embedder(NAME), ["new"], dims=4)[0]
 
     assert re.search(message, str(failed.value))
     assert failed.value.hint
@@ -371,3 +373,68 @@ def test_many_texts_go_in_requests_that_an_api_takes(api):
 
     assert [len(asked["input"]) for asked in api.requests] == [64, 64, 2]
     assert json.dumps(found.tolist()) == json.dumps([vector_of(text, 4) for text in texts])
+
+
+def test_an_application_searches_by_texts_and_embeddings_alike(rows, api, database):
+    rows()
+    texts = ["new", "newer"]
+
+    with VectorStore(database, embedder=NAME) as store:
+        by_text = store.search("new", k=3)
+        by_both = store.search_many(["new", vector_of("new", 4), "newer"], model_id="m", k=3)
+        by_embedding = store.search_many([vector_of(text, 4) for text in texts], k=3)
+
+    assert by_text.hits == by_embedding[0].hits
+    assert [found.hits for found in by_both] == [by_embedding[number].hits for number in (0, 0, 1)]
+    assert [asked["input"] for asked in api.requests] == [["new"], ["new", "newer"]]
+
+
+def test_an_application_s_texts_go_to_the_kept_embedder_which_stays_open(
+    rows, api, conn, database, monkeypatch
+):
+    rows()
+    space_settings.keep(conn, Space("m", 4, 4), embedder=NAME)
+    opened = []
+
+    def opening(name, *, dims):
+        opened.append(name)
+        return open_embedder(name, dims=dims)
+
+    monkeypatch.setattr("harca.store_texts.open_embedder", opening)
+
+    with VectorStore(database) as store, ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda number: store.search(f"new {number}", k=1), range(8)))
+
+    assert all(answer.hits for answer in found)
+    assert opened == [NAME]
+    assert len(api.requests) == 8
+
+
+def test_an_application_is_told_of_a_guess_once(rows, api, database, caplog):
+    rows("text-embedding-3-small", 8)
+
+    with VectorStore(database) as store:
+        for text in ("new", "newer"):
+            assert store.search(text).hits
+
+    assert [
+        record.getMessage() for record in caplog.records if record.name == "harca.embedders"
+    ] == [
+        'the text goes to openai:text-embedding-3-small, guessed from the label "text-embedding-3-'
+        'small"; to settle it: harca embedder openai:text-embedding-3-small'
+    ]
+
+
+def test_without_an_embedder_an_application_finds_by_stored_texts(rows, database):
+    rows()
+
+    with VectorStore(database) as store:
+        found = store.search("three", k=1)
+        with pytest.raises(UsageError, match="this text is not in the table, and no embedder is"):
+            store.search("new")
+        with pytest.raises(UsageError, match="not all of these texts are in the table, and no"):
+            store.search_many(["three", "new"])
+        with pytest.raises(UsageError, match="the text to search by is empty"):
+            store.search("")
+
+    assert [hit.content for hit in found.hits] == ["three"]

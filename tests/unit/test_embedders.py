@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harca.embedders.base import embedded, embedded_query
+from harca.embedders.base import embedded, embedded_queries
 from harca.embedders.choice import GUESSED, KEPT, Choice, choose, fewer_dims, open_embedder, parts
 from harca.embedders.parity import parity
 from harca.errors import EmbedderError, EmbedderNotHere, NotInstalled, OtherDims, UsageError
@@ -101,7 +101,7 @@ def test_what_is_not_one_finite_embedding_for_each_text_is_refused(answer, messa
 
 def test_other_dimensions_are_refused_with_both_numbers():
     with pytest.raises(OtherDims) as refused:
-        embedded_query(Answers([[1.0, 0.0, 0.0]]), "a", dims=2)
+        embedded_queries(Answers([[1.0, 0.0, 0.0]]), ["a"], dims=2)[0]
 
     assert (refused.value.found, refused.value.expected) == (3, 2)
     assert "makes embeddings of 3 dimensions, the space has 2" in str(refused.value)
@@ -112,8 +112,8 @@ def test_a_question_is_embedded_as_one_where_the_model_makes_a_difference():
         def embed_query(self, text):
             return np.array([0.0, 1.0])
 
-    assert embedded_query(Answers([[1.0, 0.0]]), "a").tolist() == [1.0, 0.0]
-    assert embedded_query(Asymmetric([[1.0, 0.0]]), "a").tolist() == [0.0, 1.0]
+    assert embedded_queries(Answers([[1.0, 0.0]]), ["a"])[0].tolist() == [1.0, 0.0]
+    assert embedded_queries(Asymmetric([[1.0, 0.0]]), ["a"])[0].tolist() == [0.0, 1.0]
 
 
 def test_parity_is_a_matter_of_direction():
@@ -200,9 +200,9 @@ def test_a_local_model_is_opened_by_name_or_folder_and_embeds(tmp_path):
     by_folder = open_embedder(f"local:{tmp_path}")
 
     assert embedded(by_name, ["a", "bcd"], dims=2).tolist() == [[1.0, 0.0], [3.0, 0.0]]
-    assert embedded_query(by_folder, "four", dims=2).tolist() == [4.0, 0.0]
+    assert embedded_queries(by_folder, ["four"], dims=2)[0].tolist() == [4.0, 0.0]
     with pytest.raises(EmbedderError, match=r'"local:all-MiniLM-L6-v2" failed: out of memory$'):
-        embedded_query(by_name, "too much")
+        embedded_queries(by_name, ["too much"])[0]
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -233,7 +233,7 @@ def test_a_real_local_model_embeds_as_the_examples_are_embedded(monkeypatch):
     embedder = open_embedder(f"local:{package.get_model_path()}")
 
     found = parity(embedder, [query["text"]], np.array([query["embedding"]]), dims=384)
-    question = embedded_query(embedder, query["text"], dims=384)
+    question = embedded_queries(embedder, [query["text"]], dims=384)[0]
 
     assert found.ok, found
     assert np.array(query["embedding"]) @ question > 0.999

@@ -49,17 +49,14 @@ def embedded(
     return _checked(embedder.name, embedder.embed(texts), count=len(texts), dims=dims)
 
 
-def embedded_query(
-    embedder: Embedder, text: str, *, dims: int | None = None
+def embedded_queries(
+    embedder: Embedder, texts: Sequence[str], *, dims: int | None = None
 ) -> NDArray[np.float32]:
-    """Return the embedding of a question, shape ``(dims,)``; raises as `embedded` does."""
-    answer = (
-        [embedder.embed_query(text)]
-        if isinstance(embedder, QueryEmbedder)
-        else embedder.embed([text])
-    )
-    embedding: NDArray[np.float32] = _checked(embedder.name, answer, count=1, dims=dims)[0]
-    return embedding
+    """Return the embeddings of questions, shape ``(n, dims)``; raises as `embedded` does."""
+    if not isinstance(embedder, QueryEmbedder):
+        return embedded(embedder, texts, dims=dims)
+    answer = [embedder.embed_query(text) for text in texts]
+    return _checked(embedder.name, answer, count=len(texts), dims=dims)
 
 
 def _checked(name: str, answer: Any, *, count: int, dims: int | None) -> NDArray[np.float32]:
