@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from harca.cli import progress
 from harca.cli.progress import BarWatcher, LineWatcher, watcher
 
 TROUBLE = "connection lost, trying again in 3 s (attempt 4)"
@@ -124,3 +125,31 @@ def test_a_log_has_lines(monkeypatch, capsys):
         "the connection was lost [again]; trying again",
     ]
     assert said[-1] == "verify"
+
+
+def test_lines_say_now_and_then_which_phase_a_stage_is_in(capsys, monkeypatch):
+    moments = iter([0.0, 0.0, 1.0, 4.0, 5.0, 8.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(moments))
+    watching = LineWatcher()
+
+    watching.stage("hnsw index for m/4, 1,000 rows")
+    watching.phase("initializing", 0, None)
+    watching.phase("loading tuples", 250, 1000)
+    watching.phase("loading tuples", 500, 1000)
+    watching.phase("waiting for old snapshots", 0, None)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "hnsw index for m/4, 1,000 rows",
+        "hnsw index for m/4, 1,000 rows: loading tuples, 250 of 1,000 (25 %)",
+        "hnsw index for m/4, 1,000 rows: waiting for old snapshots",
+    ]
+
+
+def test_a_bar_shows_the_phase_beside_it(capsys):
+    with BarWatcher() as watching:
+        watching.stage("index")
+        watching.phase("loading tuples", 250, 1000)
+        watching.phase("waiting for old snapshots, server process 7", 0, None)
+        watching.stage("verify")
+
+    assert "waiting for old snapshots, server process 7" in capsys.readouterr().err

@@ -214,14 +214,9 @@ def _could_refuse(conn: psycopg.Connection[Any], index: SpaceIndex) -> bool:
 
 def drop_halfvec(conn: psycopg.Connection[Any]) -> None:
     """Drop the indexes in half precision, which cannot take a component beyond 65,504."""
-    found = conn.execute(
-        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        "WHERE i.indrelid = 'vector_embeddings'::regclass AND c.relname LIKE %s "
-        "AND pg_get_indexdef(i.indexrelid) LIKE %s",
-        [PREFIX.replace("_", r"\_") + "%", "%halfvec%"],
-    )
+    found = [made.name for made in made_indexes(conn, PREFIX).values() if made.type == "halfvec"]
     with _patient(conn):
-        for (name,) in found.fetchall():
+        for name in found:
             conn.execute(dropping(name))
 
 
