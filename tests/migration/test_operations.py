@@ -380,7 +380,7 @@ def test_a_file_of_the_checkout_s_own_environment_can_use_them(
 ):
     versions = Path(project) / "alembic" / "versions"
     (versions / "x.py").write_text(
-        "from alembic import op\nrevision = 'x'\ndown_revision = 'b3f19a6e27d0'\n"
+        "from alembic import op\nrevision = 'x'\ndown_revision = 'e81d5c3a97f4'\n"
         "def upgrade():\n    op.create_vector_index('m', 4)\n"
         "def downgrade():\n    op.drop_vector_index('m', 4)\n"
     )

@@ -42,21 +42,24 @@ def statement(
     ]
     if clause is not None:
         chosen.append(sql.SQL("({})").format(clause))
+    # In the index's own words, so that it is worked out once.
+    of = index.expression if index is not None and index.type == "vector" else _EMBEDDING
     parts = {
+        "distance": sql.SQL("{} <=> %(query)b").format(of),
         "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
         "table": table,
     }
     if index is None:
         # No index is on the bare column: whatever the planner does, it finds everything.
         form = (
-            "SELECT embedding <=> %(query)b AS distance, {columns} FROM {table} WHERE {chosen} "
+            "SELECT {distance} AS distance, {columns} FROM {table} WHERE {chosen} "
             "ORDER BY distance, id LIMIT %(k)s"
         )
         if after:
             chosen.append(sql.SQL(_AFTER.format("embedding <=> %(query)b")))
     else:
         form = (
-            "SELECT * FROM (SELECT embedding <=> %(query)b AS distance, {columns} FROM {table} "
+            "SELECT * FROM (SELECT {distance} AS distance, {columns} FROM {table} "
             "WHERE {chosen} ORDER BY {expression} {operator} LIMIT %(candidates)s) nearest "
             "{after}ORDER BY distance, id LIMIT %(k)s"
         )
@@ -67,6 +70,7 @@ def statement(
     return found.as_bytes(None)
 
 
+_EMBEDDING = sql.Identifier("embedding")
 _AFTER = "({}, id) > (%(after_distance)s::float8, %(after_id)s::int)"
 
 # With their operands.
