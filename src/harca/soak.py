@@ -1,6 +1,7 @@
 """Searches and writes at a set rate for as long as is asked, and whether all stays as it is."""
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -241,7 +242,7 @@ def _begin(
             f'space "{space.model_id}"/{space.dims} has no embedding to search by',
             hint="They are all zero. Name another space by --model.",
         )
-    done = Soaked(load, limits, space, Measured(load.seconds, load.window_s), Sample())
+    done = Soaked(load, limits, space, Measured(load.window_s), Sample())
     done.before = observer.sample([])
     done.table = (observer.vacuumable(), None)
     done.measurement_id = measurements.keep(conn, KIND, done.as_dict())
@@ -258,27 +259,19 @@ def _run(
     keeps_at = keep_every_s
     loop.start()
     try:
-        number = 0
-        going = True
-        while going:
-            ends_s = min((number + 1) * load.window_s, load.seconds)
-            is_last = ends_s >= load.seconds
-            going = loop.wait_until(ends_s)
-            measured.window(number * load.window_s).sample = observer.sample(clients)
+        for number in range(math.ceil(load.seconds / load.window_s)):
+            is_going = loop.wait_until(min((number + 1) * load.window_s, load.seconds))
+            measured.look(number, observer.sample(clients))
             done.seconds = min(loop.elapsed_s, load.seconds)
             told(_progress(done, number))
             if done.seconds >= keeps_at:
                 keeps_at = done.seconds + keep_every_s
                 _keep(done, observer)
-            if is_last:
-                loop.wait_until(load.seconds + GRACE_S)
+            if not is_going:
                 break
-            number += 1
-        done.seconds = min(max(loop.elapsed_s, done.seconds), load.seconds)
-    except BaseException:
-        done.seconds = min(loop.elapsed_s, load.seconds)
-        raise
+        loop.wait_until(load.seconds + GRACE_S)
     finally:
+        done.seconds = min(loop.elapsed_s, load.seconds)
         measured.unserved = loop.end()
 
 

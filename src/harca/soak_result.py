@@ -130,9 +130,9 @@ class Measured:
         lock: To be held while it is read, if requests are still counted in.
     """
 
-    def __init__(self, seconds: float, window_s: float) -> None:
+    def __init__(self, window_s: float) -> None:
         self.lock = threading.RLock()
-        self._seconds, self.window_s = seconds, window_s
+        self.window_s = window_s
         self.windows: list[Window] = []
         self.kinds = {kind: Histogram() for kind in (*READS, *WRITES)}
         self.unserved = 0
@@ -140,7 +140,7 @@ class Measured:
     def add(self, due_s: float, latency_s: float, done: Done) -> None:
         """Count a request in, where it was due: a stall belongs where it began."""
         with self.lock:
-            window = self.window(due_s)
+            window = self._window(int(due_s / self.window_s))
             window.losses += done.lost
             if done.error is not None:
                 window.errors[done.error] += 1
@@ -148,9 +148,12 @@ class Measured:
             (window.reads if done.kind in READS else window.writes).add(latency_s)
             self.kinds[done.kind].add(latency_s)
 
-    def window(self, at_s: float) -> Window:
-        """Return the window that a time is in."""
-        number = int(min(at_s, self._seconds) / self.window_s)
+    def look(self, number: int, sample: Sample) -> None:
+        """Note what was seen at the end of a window."""
+        with self.lock:
+            self._window(number).sample = sample
+
+    def _window(self, number: int) -> Window:
         while len(self.windows) <= number:
             self.windows.append(Window(at_s=round(len(self.windows) * self.window_s, 3)))
         return self.windows[number]

@@ -13,7 +13,7 @@ SECONDS, WINDOW_S = 60.0, 1.0
 
 def measured(*, latency_s=lambda at: 0.002, sample=lambda at: Sample(), error=lambda at: None):
     """Return a soak of 100 requests per second, as a fake client has measured it."""
-    chance, found = random.Random(5), Measured(SECONDS, WINDOW_S)
+    chance, found = random.Random(5), Measured(WINDOW_S)
     for number in range(int(SECONDS * 100)):
         at = number / 100
         kind = "insert" if number % 10 == 0 else "search"
@@ -139,11 +139,11 @@ def test_a_server_that_does_not_come_back_is_failing_whatever_may_fail():
 
 
 def test_a_soak_without_requests_is_not_steady():
-    assert judge(Measured(60, 1), Limits()) == ("failing", ["no request was made"])
+    assert judge(Measured(1), Limits()) == ("failing", ["no request was made"])
 
 
 def test_a_request_counts_where_it_was_due():
-    found = Measured(10, 1)
+    found = Measured(1)
     found.add(2.5, 6.0, Done("search"))
 
     assert [window.reads.count for window in found.windows] == [0, 0, 1]
@@ -151,7 +151,7 @@ def test_a_request_counts_where_it_was_due():
 
 
 def test_too_short_a_soak_is_not_judged_by_its_trends():
-    found = Measured(2, 0.25)
+    found = Measured(0.25)
     for number in range(8):
         found.add(number * 0.25, 0.001 * 4**number, Done("search"))
 
@@ -160,7 +160,7 @@ def test_too_short_a_soak_is_not_judged_by_its_trends():
 
 
 def test_few_requests_in_a_window_are_looked_at_several_windows_at_a_time():
-    found = Measured(600, 10)
+    found = Measured(10)
     for number in range(1200):
         found.add(number / 2, 0.001, Done("search"))
 
