@@ -1,5 +1,6 @@
 """What the documents say is what the program does."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from harca.cli import safety as _safety  # noqa: F401
 from harca.cli import search as _search  # noqa: F401
 from harca.cli import soak as _soak  # noqa: F401
 from harca.cli.app import app
+from harca.condition import COMBINATIONS, COMPARISONS
 from harca.model import Reason, Warn
+from harca.postgres.filters import compile_filter
 from tests.conftest import ROOT
 from tests.stores import record, write_record
 
@@ -182,6 +185,38 @@ def test_the_readme_s_steps_print_what_it_shows(run):
 
     for command, output in steps:
         assert run(command) == [normal(line) for line in output], command
+
+
+SEARCH = (ROOT / "docs" / "search.md").read_text("utf-8")
+
+
+def test_the_page_about_searching_shows_what_is_printed(
+    run, tmp_path, empty_database, monkeypatch, capsys
+):
+    run("harca migrate examples/store")
+    queries = sorted((ROOT / "examples" / "queries").glob("*.json"))
+    lines = [json.dumps(json.loads(path.read_text("utf-8"))) for path in queries]
+    (tmp_path / "queries.jsonl").write_text("\n".join(lines))  # what the page does with jq
+    steps = list(blocks(SEARCH))
+    assert len(steps) >= 6
+
+    for command, output in steps:
+        assert run(command) == [normal(line) for line in output], command
+
+    (code,) = re.findall(r"```python\n(.*?)```", SEARCH, re.DOTALL)
+    monkeypatch.setenv("HARCA_DATABASE_URL", empty_database.conninfo)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert len(capsys.readouterr().out.splitlines()) == 120
+
+
+def test_every_operator_of_filters_is_in_the_table_with_an_example():
+    shown = re.findall(r"^\| `({.*?})` \|", SEARCH, re.MULTILINE)
+
+    for where in shown:
+        assert compile_filter(json.loads(where)) is not None, where
+    for operator in (*COMPARISONS, *COMBINATIONS):
+        assert any(f'"{operator}"' in where for where in shown), operator
 
 
 def test_the_japanese_readme_shows_the_same_steps():
