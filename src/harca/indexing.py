@@ -201,7 +201,8 @@ def _keep(conn: psycopg.Connection[Any], space: Space, wish: Wish) -> None:
     _require_fitting(space, wish, method, said)
     if said.method not in (None, EXACT) and choice.index is None:
         raise UsageError(
-            f"no such index can be made: {choice.why}", hint="Say another --type or --method."
+            f"no such index can be made: {choice.why}",
+            hint="Say another --type or --method, or leave the space as it is.",
         )
     space_settings.keep(conn, space, **changes)
 

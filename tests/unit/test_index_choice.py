@@ -159,7 +159,15 @@ def test_parameters_that_are_pgvector_s_own_need_not_be_said():
 
 @pytest.mark.parametrize(
     ("version", "told"),
-    [((0, 8, 1), 2), ((0, 8, 2), 1), ((0, 8, 3), 1), ((0, 8, 4), 0), ((0, 4, 4), 1), ((), 0)],
+    [
+        ((0, 8, 1), 2),
+        ((0, 8, 2), 1),
+        ((0, 8, 3), 1),
+        ((0, 8, 4), 0),
+        ((0, 5, 1), 1),
+        ((0, 4, 4), 1),
+        ((), 0),
+    ],
 )
 def test_versions_that_are_known_to_be_bad_are_warned_of(version, told):
     assert len(Capabilities(version).warnings) == told

@@ -3,7 +3,7 @@
 import os
 import pty
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -68,7 +68,11 @@ def terminal():
         patch.setattr(sys, "stderr", stderr)
         yield shown
         stderr.flush()
-        shown.append(os.read(master, 1 << 20).decode())
+        pieces = []
+        with suppress(BlockingIOError):  # nothing more; one call does not give it all
+            while piece := os.read(master, 1 << 20):
+                pieces.append(piece)
+        shown.append(b"".join(pieces).decode())
     os.close(master)
 
 

@@ -63,7 +63,7 @@ class Capabilities:
 
     @property
     def parallel_build(self) -> bool:
-        """HNSW builds by several processes; before 0.8.2 they write beyond a buffer's end.
+        """HNSW builds by several processes, which can crash before 0.8.2.
 
         https://github.com/pgvector/pgvector/issues/959
         """
@@ -80,15 +80,16 @@ class Capabilities:
         if not self.version:
             return []
         found = []
-        if self.hnsw and not self.parallel_build:
+        if self.version >= (0, 6) and not self.parallel_build:
             found.append(
                 f"pgvector {self.shown} can crash the server when it builds an HNSW index by "
                 "several processes: harca builds by one; update to 0.8.2 or later"
             )
         if self.version < (0, 8, 4):
+            damage = "can damage an HNSW index by VACUUM, and " if self.hnsw else ""
             found.append(
-                f"pgvector {self.shown} can damage an HNSW index by VACUUM, and takes more than "
-                "maintenance_work_mem to build ivfflat: update to 0.8.4 or later, then REINDEX"
+                f"pgvector {self.shown} {damage}takes more than maintenance_work_mem to build "
+                "ivfflat: update to 0.8.4 or later, then REINDEX"
             )
         return found
 
