@@ -369,3 +369,20 @@ def test_embeddings_of_any_size_can_be_stored_in_line(dims, alembic, empty_datab
     insert(empty_database, "row", dims)
 
     assert query(empty_database, "SELECT dims FROM vector_embeddings") == [(dims,)]
+
+
+def test_texts_stay_beside_an_embedding_that_fills_a_page(alembic, empty_database):
+    alembic("upgrade", "head")
+    insert(empty_database, "row", 1536)
+    out_of_line = (
+        "SELECT pg_relation_size(reltoastrelid) FROM pg_class "
+        "WHERE oid = 'vector_embeddings'::regclass"
+    )
+
+    at_head = query(empty_database, out_of_line)
+    alembic("downgrade", "b3f19a6e27d0")
+    insert(empty_database, "other", 1536)
+    before = query(empty_database, out_of_line)
+
+    assert at_head == [(0,)]
+    assert before > [(0,)]

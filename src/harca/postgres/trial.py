@@ -248,7 +248,10 @@ class _Trial:
             "server's disk until the end"
         )
         # With all columns, as the real table stores them: it is their pages that are read.
-        self._execute("CREATE UNLOGGED TABLE {schema}.tried (LIKE {table} INCLUDING STORAGE)")
+        self._execute(
+            "CREATE UNLOGGED TABLE {schema}.tried (LIKE {table} INCLUDING STORAGE) "
+            "WITH (toast_tuple_target = 8160)"
+        )
         self._execute(
             "INSERT INTO {schema}.tried SELECT v.* FROM {schema}.picked p "
             "JOIN vector_embeddings v USING (id) WHERE NOT id = ANY ({queries}) ORDER BY p.place",
