@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from harca.embedders.base import Embedder, embedded
 
-# The same model on another processor or in another batch: 0.999999 (measured, all-MiniLM-L6-v2).
-# APIs vary more. Other models of the same dimensions: below 0.2.
+# Lowest cosine over 90 texts of the examples, all-MiniLM-L6-v2: in batches of 1 and of 64 1.000000,
+# in bfloat16 0.99988. Highest, with "query: " before the texts 0.994, pooled in another way 0.64.
 SAME = 0.999
 _SAME_LENGTH = 0.01
 
