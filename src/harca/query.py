@@ -14,6 +14,7 @@ from harca.query_files import read_vector
 from harca.text_query import NoEmbedder, embed_text
 
 _MAX_ID = 2**31 - 1
+_MAX_DIGITS = len(str(_MAX_ID))
 
 
 class Given(NamedTuple):
@@ -49,7 +50,7 @@ def query_vector(
         return Given(embedding, model_id or stated)
     if like is not None:
         found = stored_embedding(conn, "store_key", like, model_id=model_id)
-        if found is None and like.isdecimal() and int(like) <= _MAX_ID:
+        if found is None and like.isdecimal() and len(like) <= _MAX_DIGITS and int(like) <= _MAX_ID:
             found = stored_embedding(conn, "id", int(like), model_id=model_id)
         if found is None:
             raise UsageError(

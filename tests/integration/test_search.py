@@ -347,6 +347,7 @@ def test_options_that_narrow_wrongly_are_refused(library, run_harca):
         ("--min-similarity", "1.5"): "the least similarity is 1.5, expected -1 to 1",
         ("--min-similarity", "nan"): "the least similarity is nan, expected -1 to 1",
         ("--after", "last"): '"last" is no position in results',
+        ("--source", "\udcff"): "the source has '\\udcff', with a character that PostgreSQL cannot",
         ("--batch", "query.json"): "expected one of --text, --vector, --like and --batch, found 2",
     }
     for options, message in refused.items():
@@ -355,6 +356,16 @@ def test_options_that_narrow_wrongly_are_refused(library, run_harca):
         assert (done.code, done.out) == (2, ""), options
         assert message in done.err
         assert "hint:" in done.err
+    for arguments, message in {
+        ("--like", "\udcff"): "the query has '\\udcff', with a character that PostgreSQL cannot",
+        ("--text", "\udcff"): "the query has '\\udcff', with a character that PostgreSQL cannot",
+        ("--like", "1", "--model", "\udcff"): "the label has '\\udcff', with a character that",
+        ("--like", "9" * 5_000): "as id or store_key",
+    }.items():
+        done = run_harca("search", *arguments, database=library)
+
+        assert (done.code, done.out) == (2, ""), arguments
+        assert message in done.err
     both = run_harca("search", "--batch", "query.json", "--after", "1:0:1", database=library)
     assert both.code == 2
     assert "--after follows one query's results" in both.err

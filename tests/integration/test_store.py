@@ -272,7 +272,19 @@ def test_a_space_that_is_gone_is_said_to_be(store, conn):
         store.search(query, model_id="m")
 
 
-@pytest.mark.parametrize("token", ["", "1:2", "x:0.5:3", "-1:0.5:3", "1:nan:3", "1:0.5:3:4"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "1:2",
+        "x:0.5:3",
+        "-1:0.5:3",
+        "1:nan:3",
+        "1:0.5:3:4",
+        "1:0.5:2147483648",
+        "2147483648:0:1",
+    ],
+)
 def test_a_token_that_is_none_is_refused(token):
     with pytest.raises(UsageError, match="is no position in results"):
         Position.from_token(token)

@@ -13,6 +13,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.rows import tuple_row
 
+from harca.condition import storable
 from harca.errors import UsageError
 from harca.model import Space
 from harca.postgres import nearest
@@ -22,6 +23,7 @@ from harca.postgres.space_index import space_names
 from harca.postgres.space_plan import EXACTLY, Session, SpacePlan, plan_of
 
 MAX_K = 1_000
+_MAX_ID = 2**31 - 1
 
 # For so long a search does not look again which index there is, and how it is to be used.
 _FRESH_S = 1.0
@@ -51,7 +53,8 @@ class Position(NamedTuple):
             found = cls(int(seen), float(distance), int(id_))
         except ValueError:
             found = cls(-1, 0.0, 0)
-        if found.seen < 0 or not 0 <= found.distance <= 2:
+        fits = 0 <= found.seen <= _MAX_ID and 0 <= found.id <= _MAX_ID
+        if not fits or not 0 <= found.distance <= 2:
             raise UsageError(
                 f'"{token}" is no position in results',
                 hint="Take it from the field `next` of the results that come before.",
@@ -377,7 +380,15 @@ def find_space(conn: psycopg.Connection[Any], *, model_id: str | None, dims: int
 def stored_embedding(
     conn: psycopg.Connection[Any], column: str, value: str | int, *, model_id: str | None
 ) -> tuple[NDArray[np.float32], str] | None:
-    """Return embedding and model of the first row whose *column* is *value*, if any."""
+    """Return embedding and model of the first row whose *column* is *value*, if any.
+
+    Raises:
+        UsageError: The value, or the model's label, cannot be in any row.
+    """
+    if isinstance(value, str):
+        storable(value, "query")
+    if model_id is not None:
+        storable(model_id, "label")
     row = conn.execute(
         sql.SQL(
             "SELECT embedding::real[], model_id FROM vector_embeddings WHERE {} = %(value)s "
