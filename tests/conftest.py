@@ -177,6 +177,12 @@ def database(server: str) -> Iterator[Database]:
     yield from _fresh(server, template=_TEMPLATE)
 
 
+@pytest.fixture(scope="module")
+def shared_database(server: str) -> Iterator[Database]:
+    """A database that a module's tests only read, with the schema at head."""
+    yield from _fresh(server, template=_TEMPLATE)
+
+
 @pytest.fixture
 def empty_database(server: str) -> Iterator[Database]:
     """A database of the test's own, with nothing in it."""

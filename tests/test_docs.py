@@ -19,6 +19,7 @@ from harca.cli import look as _look  # noqa: F401
 from harca.cli import move as _move  # noqa: F401
 from harca.cli import pace as _pace  # noqa: F401
 from harca.cli import plans as _plans  # noqa: F401
+from harca.cli import report as _report  # noqa: F401
 from harca.cli import safety as _safety  # noqa: F401
 from harca.cli import search as _search  # noqa: F401
 from harca.cli import soak as _soak  # noqa: F401
@@ -119,6 +120,7 @@ def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database,
         ("harca backup", (store, "--backup-dir", tmp_path / "backups")),
         ("harca verify", (store,)),
         ("harca status", ()),
+        ("harca report", ()),
         ("harca search", ("--like", "1")),
         ("harca embedder", ()),
         ("harca index list", ()),

@@ -12,6 +12,8 @@ from harca.model import Record, Rejection, Tally
 
 # Mismatches beyond this are counted, not listed.
 LISTED = 100
+# Of checks that failed, so many are noted with the run.
+_NOTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,17 @@ class Verification:
             "touched": self.touched,
             "rejected": self.rejected,
             "fingerprint": self.fingerprint,
+        }
+
+    def noted(self) -> dict[str, Any]:
+        """Return what is kept of it with the run: how much was compared, what failed."""
+        failed = [check.as_dict() for check in self.checks if not check.ok]
+        return {
+            "checks": len(self.checks),
+            "failed": len(failed),
+            "failures": failed[:_NOTED],
+            "mismatches": self.mismatch_count,
+            "touched": self.touched,
         }
 
 

@@ -73,6 +73,25 @@ def test_damage_is_found_and_named(name, tmp_path, database, conn, run_harca):
     assert everything.code == 3
 
 
+def test_the_outcome_is_noted_with_the_run_and_when(tmp_path, database, conn, run_harca):
+    store = write_store(tmp_path / "store", 12)
+    run_harca("migrate", store, "--no-backup", database=database)
+    first = conn.execute("SELECT notes -> 'verified' FROM load_runs").fetchone()[0]
+    conn.execute("UPDATE vector_embeddings SET content = 'x' WHERE content = 'テキスト 3'")
+
+    run_harca("verify", store, database=database)
+    second, seen = conn.execute(
+        "SELECT notes -> 'verified', notes ? 'seen' AND notes ? 'seals' FROM load_runs"
+    ).fetchone()
+
+    assert first["failed"] == first["mismatches"] == 0
+    assert first["checks"] >= 9
+    assert [one["name"] for one in second["failures"]] == ["fingerprint"]
+    assert (second["failed"], second["mismatches"]) == (1, 1)
+    assert second["at"] > first["at"]
+    assert seen
+
+
 def test_a_store_that_has_more_than_the_table_differs(tmp_path, database, run_harca):
     store = write_store(tmp_path / "store", 5)
     run_harca("migrate", store, database=database)

@@ -143,6 +143,7 @@ def main() -> None:
         move,
         pace,
         plans,
+        report,
         safety,
         search,
         soak,

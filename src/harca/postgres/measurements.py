@@ -62,6 +62,22 @@ def kept(conn: psycopg.Connection[Any], kind: str | None = None) -> list[Measure
         return cursor.fetchall()
 
 
+def newest(conn: psycopg.Connection[Any], kind: str, *, limit: int) -> list[Measurement]:
+    """Return the last results of a kind, the newest first."""
+    with conn.cursor(row_factory=class_row(Measurement)) as cursor:
+        cursor.execute(
+            "SELECT measurement_id, kind, taken_at, harca, server, result FROM measurements "
+            "WHERE kind = %s ORDER BY measurement_id DESC LIMIT %s",
+            [kind, limit],
+        )
+        return cursor.fetchall()
+
+
+def counts(conn: psycopg.Connection[Any]) -> dict[str, int]:
+    """Return how many results there are by kind."""
+    return dict(conn.execute("SELECT kind, count(*) FROM measurements GROUP BY kind ORDER BY kind"))
+
+
 def server(conn: psycopg.Connection[Any]) -> str:
     """Return the server's versions, for people."""
     version = conn.info.server_version

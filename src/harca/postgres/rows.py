@@ -103,7 +103,7 @@ class StoreRows:
         return Seen(*(_unpacked(noted, name) for name in _SEEN))
 
     def note_outcome(self, verification: Verification) -> None:
-        """Note how the run compared, if the role may; the first time, what was seen too.
+        """Note how the run compared, and when, if the role may; the first time, what was seen too.
 
         Not if it has been rolled back meanwhile, or taken up again.
         """
@@ -116,12 +116,15 @@ class StoreRows:
         seen = verification.seen
         self.conn.execute(
             "UPDATE load_runs SET status = %(status)s, fingerprint = %(fingerprint)s, notes = "
-            "CASE WHEN status = 'loaded' THEN %(seen)s || notes ELSE notes END "
+            "CASE WHEN status = 'loaded' THEN %(seen)s || notes ELSE notes END || "
+            "jsonb_build_object('verified', "
+            "%(verified)s || jsonb_build_object('at', clock_timestamp())) "
             "WHERE run_id = %(run_id)s AND status NOT IN ('rolled back', 'loading')",
             {
                 **self._values,
                 "status": "verified" if verification.ok else "different",
                 "fingerprint": verification.fingerprint,
+                "verified": Jsonb(verification.noted()),
                 "seen": Jsonb(
                     {"seen": {name: getattr(seen, name).packed() for name in _SEEN}} if seen else {}
                 ),
