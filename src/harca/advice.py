@@ -13,6 +13,7 @@ from harca.migrations import MEASUREMENTS, SCHEMA, require_schema
 from harca.postgres import measurements, trial
 from harca.postgres.connect import Database, translated
 from harca.postgres.index_choice import cannot
+from harca.postgres.indexes import COULD_REFUSE, is_written_by_others
 from harca.postgres.search import MAX_K, find_space
 from harca.postgres.space_index import capabilities, ivfflat_lists
 from harca.postgres.trial import Measured
@@ -156,11 +157,16 @@ def advise(
         with database.connect() as conn:
             space = trial.counted(conn, find_space(conn, model_id=model_id, dims=dims))
             can = capabilities(conn)
+            by_others = is_written_by_others(conn, space)
         rows = min(space.records, max_rows)
         candidates, left_out = judge.candidates(
             k,
             lists=ivfflat_lists(rows),
-            cannot=lambda method, kind: cannot(space.dims, can, method, kind),
+            cannot=lambda method, kind: (
+                COULD_REFUSE
+                if kind == "halfvec" and by_others
+                else cannot(space.dims, can, method, kind)
+            ),
         )
         measured = trial.measure(
             database, space, candidates, k=k, queries=queries, max_rows=max_rows, watcher=watcher

@@ -17,12 +17,17 @@ from harca.advice import advise
 from harca.advise import Candidate, choose
 from harca.errors import Refused, TargetError, UsageError
 from harca.model import Space
-from harca.postgres import lock, measurements, space_index, space_settings, trial
+from harca.postgres import legacy, lock, measurements, space_index, space_settings, trial
 from harca.postgres.search import search
 from harca.watcher import Unwatched
 
 EXACT = Candidate("exact")
 HNSW = Candidate("hnsw", "vector", {"m": 16}, ({"ef_search": 40}, {"ef_search": 200}))
+
+
+def ivfflat(lists, *probes):
+    efforts = tuple({"probes": number} for number in probes)
+    return Candidate("ivfflat", "vector", {"lists": lists}, efforts)
 
 
 def fill(conn, rows=600, dims=16, model="m", *, copies=1):
@@ -74,9 +79,8 @@ class Hooked(Unwatched):
 def test_each_way_has_its_recall_against_the_exact_search(database, conn):
     fill(conn)
     least = Candidate("hnsw", "bit", {"m": 16}, ({"candidates": 10},))
-    ivfflat = Candidate("ivfflat", "vector", {"lists": 8}, ({"probes": 1}, {"probes": 8}))
 
-    found = measured(database, conn, ivfflat, HNSW, least)
+    found = measured(database, conn, ivfflat(8, 1, 8), HNSW, least)
 
     by_name = {str(point): point for point in found.points}
     assert by_name["exact"].recall == 1
@@ -138,7 +142,7 @@ def test_ties_do_not_count_against_an_index(database, conn):
     """Of thirty equal rows, any ten are the ten nearest."""
     fill(conn, copies=30)
 
-    found = measured(database, conn, HNSW)
+    found = measured(database, conn, ivfflat(4, 4))
 
     assert found.points[1].recall == 1
 
@@ -188,6 +192,25 @@ def test_what_the_rows_do_not_allow_is_left_out_with_the_reason(database, conn):
     assert found.left_out == [
         'hnsw halfvec m 16: "70000" is out of range for type halfvec'
     ]  # fmt: skip
+
+
+@pytest.mark.one_server
+def test_half_precision_is_left_out_where_the_old_application_writes(database, conn):
+    """Its writes would fail that have a component beyond 65,504."""
+    fill(conn, 60, 4)
+    conn.execute(
+        "WITH run AS (INSERT INTO load_runs (store, format, status) VALUES ('t', %s, 'verified') "
+        "RETURNING run_id) UPDATE vector_embeddings SET run_id = run.run_id FROM run",
+        [legacy.FORMAT],
+    )
+
+    found = advise(database, k=2, queries=2)
+
+    assert "halfvec" not in {point.type for point in found.measured.points}
+    assert (
+        "hnsw halfvec: half precision could refuse what the old application writes"
+        in found.measured.left_out
+    )
 
 
 @pytest.mark.one_server

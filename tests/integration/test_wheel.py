@@ -192,6 +192,24 @@ def test_an_installed_harca_plans_in_the_current_folder(installed, tmp_path, emp
     assert (down["rows"], up["rows"]) == (0, 12)
 
 
+def test_an_installed_harca_writes_revisions_of_indexes_in_the_current_folder(installed, tmp_path):
+    write = (
+        "from harca import migrations, revision_file; "
+        "parts = dict.fromkeys(('about', 'phase', 'locks', 'reverse'), ''); "
+        "place = revision_file.NextRevision(migrations.SCHEMA); "
+        "done = place.write('index it', {**parts, 'upgrades': 'pass', 'downgrades': 'pass'}); "
+        "print(done.path, done.revision == migrations.head(), done.is_read)"
+    )
+
+    done = subprocess.run(
+        [str(installed / "python"), "-c", write],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    [file] = (tmp_path / "schema_migrations" / "versions").glob("*_index_it.py")
+    assert done.stdout == f"{file} True True\n"
+
+
 def test_the_embedded_server_serves_when_no_database_is_named(tmp_path, run_harca):
     store = write_store(tmp_path / "store", 5)
 

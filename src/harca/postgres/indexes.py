@@ -37,6 +37,8 @@ from harca.postgres.space_settings import all_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+COULD_REFUSE = "half precision could refuse what the old application writes"
+
 
 @dataclass(frozen=True, slots=True)
 class SpaceState:
@@ -88,8 +90,12 @@ def _choices(conn: psycopg.Connection[Any], there: dict[str, Made]) -> list[Choi
             )
             continue
         choice = index_for(space, can, settings.get((space.model_id, space.dims)))
-        if choice.index is not None and _could_refuse(conn, choice.index):
-            choice = choice.exact("half precision could refuse what the old application writes")
+        if (
+            choice.index is not None
+            and choice.index.type == "halfvec"
+            and is_written_by_others(conn, space)
+        ):
+            choice = choice.exact(COULD_REFUSE)
         found.append(choice)
     names = {index_name(choice.space) for choice in found}
     kept = sum(
@@ -196,18 +202,15 @@ def _told(conn: psycopg.Connection[Any], index: SpaceIndex) -> str:
     return f"{told}; {shortage}" if shortage else told
 
 
-def _could_refuse(conn: psycopg.Connection[Any], index: SpaceIndex) -> bool:
-    """Say whether an index could make the old application's writes fail.
+def is_written_by_others(conn: psycopg.Connection[Any], space: Space) -> bool:
+    """Say whether rows of HARCA's old tables are in *space*: they come without being asked.
 
-    One in half precision refuses components beyond 65,504, and rows of the old tables come
-    without being asked.
+    An index in half precision refuses components beyond 65,504, and the write with them.
     """
-    if index.type != "halfvec":
-        return False
     found = conn.execute(
         "SELECT FROM vector_embeddings v JOIN load_runs r USING (run_id) "
         "WHERE v.model_id = %s AND v.dims = %s AND r.format = %s LIMIT 1",
-        [index.space.model_id, index.space.dims, legacy.FORMAT],
+        [space.model_id, space.dims, legacy.FORMAT],
     )
     return bool(found.rowcount)
 

@@ -247,14 +247,15 @@ class _Trial:
             f"copy {taken:,} rows; copy and indexes take about {_megabytes(needed)} of the "
             "server's disk until the end"
         )
-        # With all columns, as the real table stores them: it is their pages that are read.
+        # With all columns, as the real table stores them, and in its order: it is pages that are
+        # read, and a graph depends on the order in which it is built.
         self._execute(
             "CREATE UNLOGGED TABLE {schema}.tried (LIKE {table} INCLUDING STORAGE) "
             "WITH (toast_tuple_target = 8160)"
         )
         self._execute(
             "INSERT INTO {schema}.tried SELECT v.* FROM {schema}.picked p "
-            "JOIN vector_embeddings v USING (id) WHERE NOT id = ANY ({queries}) ORDER BY p.place",
+            "JOIN vector_embeddings v USING (id) WHERE NOT id = ANY ({queries}) ORDER BY v.id",
             queries=[one[0] for one in found],
         )
         self._execute("ANALYZE {schema}.tried")
