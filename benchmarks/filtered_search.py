@@ -126,7 +126,7 @@ def main() -> None:
         facts,
         lines,
         {
-            "rows": given.rows,
+            "rows in the table": given.rows,
             "dims": given.dims,
             "k": given.k,
             "queries": given.queries,

@@ -176,7 +176,7 @@ def main() -> None:
                 f"recall@{K}": round(recall, 3),
             }
         )
-    notes = {"rows": given.rows, "dims": given.dims, "k": K, "queries": given.queries}
+    notes = {"rows in the table": given.rows, "dims": given.dims, "k": K, "queries": given.queries}
     show(facts, lines, notes, as_json=given.json)
 
 
