@@ -50,6 +50,11 @@ def percent(value: float | None) -> str:
     return f"{value * 100:,.1f} %" if value < 0.1 else f"{value * 100:,.0f} %"
 
 
+def change(value: float) -> str:
+    """Return a growth as ``+1.5 %``, with a minus as wide as the plus."""
+    return f"{value * 100:+,.1f} %".replace("-", "−")
+
+
 def times(value: float | None) -> str:
     """Return a ratio."""
     return _NONE if value is None else f"{value:,.2f}" if value < 10 else f"{value:,.0f}"

@@ -45,6 +45,8 @@ _BAR_HEIGHT = 0.42
 _TOO_FAR = 30
 # From this on, labels between the powers of ten would stand in each other.
 _ROOMY = 1_000
+# Below this there is room for each of them.
+_TIGHT = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,13 @@ def _set(axes: "Axes", x: Axis, y: Axis | None) -> None:
             drawn.set_major_formatter(_plain)
             low, high = drawn.get_view_interval()
             if axis.log:
-                drawn.set_minor_formatter(_sparse if high / low < _ROOMY else _unlabelled)
+                drawn.set_minor_formatter(
+                    _plain
+                    if high / low < _TIGHT
+                    else _sparse
+                    if high / low < _ROOMY
+                    else _unlabelled
+                )
 
 
 def _plain(value: float, _place: int) -> str:

@@ -542,7 +542,7 @@ def _soak(soak: Soak, at: int) -> list[Html]:
                     _TRENDS.get(one.name, foreign(one.name)),
                     _value(one.name, one.first),
                     _value(one.name, one.last),
-                    f"{'+' if one.share > 0 else ''}{one.share * 100:.1f} %",
+                    figures.change(one.share),
                 )
                 for one in soak.trends
             ],
