@@ -82,7 +82,11 @@ def main() -> None:
                     "planning ms, warm": round(warm, 3),
                 }
             )
-    notes = {"rows": given.rows, "sessions": given.sessions, "plans a session": given.again}
+    notes = {
+        "rows in the table": given.rows,
+        "sessions": given.sessions,
+        "plans a session": given.again,
+    }
     show(facts, lines, notes, as_json=given.json)
 
 

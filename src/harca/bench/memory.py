@@ -19,6 +19,7 @@ from harca.errors import counted
 # As NumPy's own wheels have them, and other builds.
 _NAMES = ("scipy_openblas_{}64_", "openblas_{}64_", "openblas_{}")
 _TRIED = 9
+_WORTH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class _Matrix:
                 _ = self._matrix @ query
                 products.append(perf_counter() - started)
             took[threads] = median(products)
-        best = min(took, key=lambda threads: took[threads])
+        # Threads wait for one another: they have to be worth it beyond what chance can do.
+        best = most if took[most] < _WORTH * took[1] else 1
         tell(best)
         return best
 
