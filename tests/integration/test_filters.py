@@ -220,7 +220,7 @@ def test_the_server_finds_what_the_language_says(conn):
         )
     selective = 0
 
-    for _ in range(1_000):
+    for _ in range(500):
         where = dice.filter(documents)
         compiled = compile_filter(where)
         assert compiled is not None
@@ -233,7 +233,7 @@ def test_the_server_finds_what_the_language_says(conn):
         assert not wrong, (where, documents[wrong.pop()])
         selective += 0 < len(expected) < len(documents)
 
-    assert selective > 300  # the others find nothing, or everything
+    assert selective > 150  # the others find nothing, or everything
 
 
 @pytest.mark.parametrize(

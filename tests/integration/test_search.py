@@ -270,12 +270,7 @@ def test_pages_follow_one_another_without_a_gap(library, run_harca):
     assert second["next"] is None
     assert first["shown"].startswith("  1.  1.0000   #1  t0\n")
     assert second["shown"].startswith("  7.  0.6034  #13  t12\n")
-
-
-def test_the_end_of_all_results_is_said(library, run_harca):
-    done = run_harca("search", "--vector", "query.json", "--after", "20:2.0:999", database=library)
-
-    assert (done.code, done.out) == (0, "nothing further found\nm/2, exact\n")
+    assert page("--after", "10:2.0:20")["shown"] == "nothing further found\nm/2, exact\n"
 
 
 def test_many_queries_are_answered_in_their_order(library, tmp_path, run_harca):
