@@ -224,7 +224,8 @@ def _for_all_rows(point: Point, measured: Measured) -> Point:
     lists = ivfflat_lists(measured.space.records)
     # The same share of the lists: of one centre's rows, as many lie on the wrong side.
     probes = -(-point.effort["probes"] * lists // point.parameters["lists"])
-    return replace(point, parameters={"lists": lists}, effort={"probes": min(probes, lists)})
+    effort = {**point.effort, "probes": min(probes, lists)}
+    return replace(point, parameters={"lists": lists}, effort=effort)
 
 
 def _written(place: NextRevision, message: str, advice: Advice) -> RevisionFile:

@@ -26,9 +26,11 @@ _BITS = {"vector": 32, "halfvec": 16, "bit": 1}
 _MAX_EF_SEARCH = 1_000  # HNSW_MAX_EF_SEARCH, pgvector src/hnsw.h
 _EF_SEARCH = (40, 64, 100, 160, 250, 400, 640, _MAX_EF_SEARCH)
 _MS = (16, 32)
-_PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PROBES = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128)
 # Rows taken from an index on signs for each that is wanted: signs alone put them in a rough order.
 _TAKEN = (4, 8, 16, 32, 64, 100)
+# All rows of a list are compared, so that fewer do than of a graph, which leads past some.
+_TAKEN_FROM_LISTS = (3, 4, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +157,19 @@ def candidates(
         cannot: Why an index by a method on a type cannot be; None if it can.
     """
     made, left_out = [Candidate(EXACT)], []
-    if why := cannot(IVFFLAT, "vector"):
-        left_out.append(f"ivfflat vector: {why}")
-    elif lists < 2:
-        left_out.append("ivfflat vector: it has but one list for fewer than 2,000 rows")
-    else:
-        probes = [{"probes": number} for number in (*_PROBES, lists) if number <= lists]
-        made.append(Candidate(IVFFLAT, "vector", {"lists": lists}, _each_once(probes)))
+    probes = [number for number in (*_PROBES, lists) if number <= lists]
+    for kind in ("vector", "bit"):
+        if why := cannot(IVFFLAT, kind):
+            left_out.append(f"ivfflat {kind}: {why}")
+        elif lists < 2:
+            left_out.append(f"ivfflat {kind}: it has but one list for fewer than 2,000 rows")
+        else:
+            efforts = (
+                _looked_through(probes, k)
+                if kind == "bit"
+                else _each_once([{"probes": number} for number in probes])
+            )
+            made.append(Candidate(IVFFLAT, kind, {"lists": lists}, efforts))
     for kind in ("vector", "halfvec", "bit"):
         if why := cannot(HNSW, kind):
             left_out.append(f"hnsw {kind}: {why}")
@@ -192,6 +200,17 @@ def _searched(k: int) -> tuple[Mapping[str, int], ...]:
 def _taken(k: int) -> tuple[Mapping[str, int], ...]:
     numbers = [min(times * k, _MAX_EF_SEARCH) for times in _TAKEN]
     return _each_once([{"candidates": number} for number in numbers])
+
+
+def _looked_through(probes: Sequence[int], k: int) -> tuple[Mapping[str, int], ...]:
+    # What is missed for want of another list cannot be made good by taking more rows.
+    return _each_once(
+        [
+            {"probes": number, "candidates": min(times * k, _MAX_EF_SEARCH)}
+            for number in probes
+            for times in _TAKEN_FROM_LISTS
+        ]
+    )
 
 
 def _each_once(efforts: Sequence[Mapping[str, int]]) -> tuple[Mapping[str, int], ...]:

@@ -139,6 +139,7 @@ def test_what_can_be_is_tried_the_exact_search_first():
     assert [str(one) for one in tried] == [
         "exact",
         "ivfflat vector lists 50",
+        "ivfflat bit lists 50",
         "hnsw vector m 16",
         "hnsw vector m 32",
         "hnsw halfvec m 16",
@@ -147,7 +148,13 @@ def test_what_can_be_is_tried_the_exact_search_first():
         "hnsw bit m 32",
     ]
     assert left_out == []
-    assert [effort["probes"] for effort in tried[1].efforts] == [1, 2, 4, 8, 16, 32, 50]
+    assert [effort["probes"] for effort in tried[1].efforts] == [1, 2, 3, 4, 6, 8, 16, 32, 50]
+    assert tried[2].efforts[:4] == (
+        {"probes": 1, "candidates": 30},
+        {"probes": 1, "candidates": 40},
+        {"probes": 1, "candidates": 60},
+        {"probes": 2, "candidates": 30},
+    )
 
 
 def test_what_cannot_be_is_left_out_with_the_reason():
@@ -158,20 +165,28 @@ def test_what_cannot_be_is_left_out_with_the_reason():
     assert [str(one) for one in tried][1:] == [
         "hnsw halfvec m 16", "hnsw halfvec m 32", "hnsw bit m 16", "hnsw bit m 32",
     ]  # fmt: skip
-    assert left_out == ["ivfflat vector: too large", "hnsw vector: too large"]
+    assert left_out == [
+        "ivfflat vector: too large",
+        "ivfflat bit: it has but one list for fewer than 2,000 rows",
+        "hnsw vector: too large",
+    ]
 
 
 def test_ivfflat_with_a_single_list_is_left_out():
     _, left_out = candidates(10, lists=1, cannot=lambda method, kind: None)
 
-    assert left_out == ["ivfflat vector: it has but one list for fewer than 2,000 rows"]
+    assert left_out == [
+        f"ivfflat {kind}: it has but one list for fewer than 2,000 rows"
+        for kind in ("vector", "bit")
+    ]
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 1000])
 def test_no_effort_is_below_k_or_above_what_pgvector_takes(k):
     tried, _ = candidates(k, lists=4, cannot=lambda method, kind: None)
 
-    efforts = [number for one in tried[2:] for effort in one.efforts for number in effort.values()]
+    efforts = [number for one in tried[3:] for effort in one.efforts for number in effort.values()]
+    efforts += [effort["candidates"] for effort in tried[2].efforts]
     assert k <= min(efforts) <= max(efforts) <= 1000
 
 
