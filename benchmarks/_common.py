@@ -32,6 +32,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     for kind in ("vector", "halfvec", "bit")
     for m in (16, 32)
 }
+# Their lists fit the rows.
+CANDIDATES |= {f"{kind}-lists": {"method": "ivfflat", "type": kind} for kind in ("vector", "bit")}
 
 _CHUNK_ROWS = 2_000
 _FOLDER = "cache/embeddings"

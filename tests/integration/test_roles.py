@@ -104,6 +104,10 @@ def store(tmp_path):
     return folder
 
 
+# It works in a schema of its own, for which an administrator gives the right for the moment.
+ADVISE = "harca index advise"
+
+
 @pytest.mark.usefixtures("project")
 def test_the_migrator_can_do_all_that_a_migration_needs(roles, store, run_harca, run_alembic):
     assert run_alembic("upgrade", "head", database=roles.migrator).code == 0
@@ -111,6 +115,9 @@ def test_the_migrator_can_do_all_that_a_migration_needs(roles, store, run_harca,
     for path in of_a_database():
         done = run_harca(*path.split()[1:], *arguments_of(path), database=roles.migrator)
         ends[path] = (done.code, done.err)
+        if path == ADVISE:
+            assert "permission denied for database" in done.err
+            continue
         assert "permission denied" not in done.err, (path, done.err)
         assert "must be owner" not in done.err, (path, done.err)
 

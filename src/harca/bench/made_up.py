@@ -30,7 +30,8 @@ from harca.postgres.space_index import SpaceIndex, spaces
 from harca.postgres.space_settings import Effort
 
 _EFFORTS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 1_000)
-_PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PROBES = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128)
+_TAKEN = (3, 4, 6)  # of lists of signs, for each that is wanted
 _COUNTED = 20  # searches of which the pages are counted
 
 
@@ -227,7 +228,8 @@ def with_effort(
 def efforts(index: SpaceIndex, k: int) -> list[Effort]:
     """Return the efforts to try, in ascending order."""
     if index.method == "ivfflat":
-        return [Effort(probes=probes) for probes in _PROBES]
+        most = [None] if index.type != "bit" else [times * k for times in _TAKEN]
+        return [Effort(probes=probes, candidates=taken) for probes in _PROBES for taken in most]
     levels = [effort for effort in _EFFORTS if effort >= k]
     if index.type == "bit":
         return [Effort(ef_search=level, candidates=level) for level in levels]
