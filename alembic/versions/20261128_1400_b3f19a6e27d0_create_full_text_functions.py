@@ -1,14 +1,15 @@
 """create the functions of full text search
 
-harca_lexemes cuts a text into words, and into characters and pairs of characters where a
-script has no spaces; harca_tsvector and harca_tsquery make of that what PostgreSQL searches
-by. An index on harca_tsvector(content) is built on demand, by `harca index build --full-text`.
+harca_folded makes texts alike that differ in case or form only; harca_lexemes cuts one into
+words, and into characters and pairs of characters where a script has no spaces; harca_tsvector
+and harca_tsquery make of these what PostgreSQL searches by. An index on harca_tsvector(content)
+is built on demand, by `harca index build --full-text`.
 
-They are used in an index: what they return for a text must never change. Names are looked
+They are used in that index: what they return for a text must never change. Names are looked
 up in pg_catalog alone, or when a function is made (BEGIN ATOMIC), so that an empty search_path
-does, as autovacuum and a restored dump have it. They raise no error for any text that
-the server can hold, other than in a database that is not in UTF8; errors are avoided, not caught:
-before PostgreSQL 17 nothing can be caught in a parallel worker.
+does, as autovacuum and the restore of a dump have it. They raise no error for any text that the
+server can hold, unless the database is not in UTF8. Errors are avoided, not caught: before
+PostgreSQL 17 nothing can be caught in a parallel worker.
 
 Phase: expand.
 Locks: none; the objects are new.
@@ -50,10 +51,25 @@ BETWEEN = (
 # Within a word they mean nothing: soft hyphens, joiners, variation selectors, skin tones.
 IGNORED = r"\u00ad\u200b-\u200d\u2060\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff\U000e0100-\U000e01ef"
 
-# Of a longer text the first 100,000 characters count, which take some tenths of a second; of a
-# longer word the first 255: a lexeme can have 2,046 bytes. A query is its first 64 lexemes.
+# Of a longer text the first 100,000 characters count: an index on a text of megabytes must not
+# hold up who writes it for seconds. NFKC can make one character eighteen.
+FOLDED = rf"""
+    CREATE FUNCTION harca_folded(document text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 100
+    BEGIN ATOMIC
+        SELECT regexp_replace(
+            lower(left(normalize(left(document, 100000), NFKC), 100000) COLLATE "default"),
+            $re$[{IGNORED}]$re$,
+            '',
+            'g'
+        );
+    END
+"""  # noqa: S608  # with ranges that stand above
+
+# Of a longer word the first 255 characters count, as a lexeme can have 2,046 bytes. What is asked
+# for are 64 different lexemes, no more.
 LEXEMES = rf"""
-    CREATE FUNCTION harca_lexemes(document text, asked boolean) RETURNS text[]
+    CREATE FUNCTION harca_lexemes(folded text, asked boolean) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 1000 AS $function$
     DECLARE
         run text COLLATE "C";
@@ -62,14 +78,10 @@ LEXEMES = rf"""
         letters text[];
         lexemes text[] := ARRAY[]::text[];
     BEGIN
-        document := normalize(left(document, 100000), NFKC);
-        document := regexp_replace(
-            lower(left(document, 100000) COLLATE "default"), $re$[{IGNORED}]$re$, '', 'g'
-        );
         <<runs>>
         FOR run IN
             SELECT parts[1] FROM regexp_matches(
-                document COLLATE "C",
+                folded COLLATE "C",
                 $re$[{UNSPACED}]+|[{SYMBOLS}]|[^{UNSPACED}{SYMBOLS}{BETWEEN}]+$re$,
                 'g'
             ) AS matched (parts)
@@ -102,54 +114,45 @@ LEXEMES = rf"""
     $function$
 """  # noqa: S608  # with ranges that stand above
 
-# A tsvector takes 1 MB, of which each lexeme needs its bytes, 3 for length and alignment
-# and 2 a position; 255 positions a lexeme; positions to 16,383. What surely fits is put
-# together by the type's own input, which takes a fifth of the time; else lexemes are left out
-# that come first where there is no room any more. None has a quote or a backslash in it.
+# The lexemes of a tsvector take 1 MB at most. If those of a text could take more, those are left
+# out that come first where there is no room any more. Without positions: they would double the
+# time, and an index does not keep them.
 VECTOR = """
     CREATE FUNCTION harca_tsvector(document text) RETURNS tsvector
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 2000
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 1200
     BEGIN ATOMIC
-        WITH lexemes AS MATERIALIZED (
-            SELECT lexeme, least(place, 16383) AS place
-            FROM unnest(harca_lexemes(document, false)) WITH ORDINALITY AS l (lexeme, place)
-        )
         SELECT CASE
-            WHEN (SELECT coalesce(sum(octet_length(lexeme) + 5), 0) FROM lexemes) <= 1000000
-            THEN (
-                SELECT coalesce(string_agg('''' || lexeme || ''':' || place, ' '), '')::tsvector
-                FROM lexemes
-            )
+            WHEN octet_length(array_to_string(lexemes, '')) <= 1000000
+            THEN array_to_tsvector(lexemes)
             ELSE (
-                SELECT string_agg(entry, ' ')::tsvector FROM (
+                SELECT array_to_tsvector(array_agg(lexeme)) FROM (
                     SELECT
-                        '''' || lexeme || ''':' || array_to_string(
-                            (array_agg(place ORDER BY place))[1:255], ','
-                        ) AS entry,
-                        sum(octet_length(lexeme) + 3 + 2 * least(count(*), 255))
-                            OVER (ORDER BY min(place), lexeme) AS bytes
-                    FROM lexemes
+                        lexeme,
+                        sum(octet_length(lexeme)) OVER (ORDER BY min(place), lexeme) AS bytes
+                    FROM unnest(lexemes) WITH ORDINALITY AS l (lexeme, place)
                     GROUP BY lexeme
-                ) AS entries
+                ) AS different
                 WHERE bytes <= 1000000
             )
-        END;
+        END
+        FROM harca_lexemes(harca_folded(document), false) AS lexemes;
     END
 """
 
+# No lexeme has a quote or a backslash in it: those are between words. NULL if there is none.
 QUERY = """
     CREATE FUNCTION harca_tsquery(query text) RETURNS tsquery
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE COST 1000
     BEGIN ATOMIC
         SELECT string_agg('''' || lexeme || '''', ' | ')::tsquery
-        FROM unnest(harca_lexemes(query, true)) AS l (lexeme);
+        FROM unnest(harca_lexemes(harca_folded(query), true)) AS l (lexeme);
     END
 """
 
 
 def upgrade() -> None:
-    """Create the three functions."""
-    for statement in (LEXEMES, VECTOR, QUERY):
+    """Create the four functions."""
+    for statement in (FOLDED, LEXEMES, VECTOR, QUERY):
         op.execute(statement)
 
 
@@ -159,3 +162,4 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION harca_tsquery(text)")
     op.execute("DROP FUNCTION harca_tsvector(text)")
     op.execute("DROP FUNCTION harca_lexemes(text, boolean)")
+    op.execute("DROP FUNCTION harca_folded(text)")

@@ -180,6 +180,19 @@ class Searcher:
             for cursor, way, query in zip(cursors, ways, queries, strict=True)
         ]
 
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The connection."""
+        return self._conn
+
+    def execute(
+        self, session: Session, statement: bytes, values: Mapping[str, Any]
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Run a statement of another kind of search, with session parameters."""
+        self._apply(session)
+        cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
+        return cursor.execute(statement, values, prepare=True)
+
     def _plan(self, space: Space) -> SpacePlan:
         key = (space.model_id, space.dims)
         now = time.monotonic()
@@ -218,10 +231,10 @@ class Searcher:
         An index brings less than it should after rows were deleted, under a filter that lets
         hardly any through, and from lists that hold so little.
         """
-        hits = _hits(rows, plan.space)
+        hits = hits_of(rows, plan.space)
         while len(hits) < query.k and way.plan is not None:
             way = _EXACT if way.further else self._further(plan, way.candidates)
-            hits = _hits(self._execute(way, query, plan.space).fetchall(), plan.space)
+            hits = hits_of(self._execute(way, query, plan.space).fetchall(), plan.space)
         after = _after(hits, query)
         if query.min_similarity is not None:
             near = [hit for hit in hits if hit.similarity >= query.min_similarity]
@@ -230,7 +243,6 @@ class Searcher:
         return Answer(hits, plan.space, index.name if index else "exact", after)
 
     def _execute(self, way: "_Way", query: Query, space: Space) -> psycopg.Cursor[tuple[Any, ...]]:
-        self._apply(way.session)
         values: dict[str, Any] = {
             "query": query.embedding,
             "k": query.k,
@@ -241,8 +253,7 @@ class Searcher:
         if query.after is not None:
             values["after_distance"] = query.after.distance
             values["after_id"] = query.after.id
-        cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
-        return cursor.execute(self._statement(way, query, space), values, prepare=True)
+        return self.execute(way.session, self._statement(way, query, space), values)
 
     def _statement(self, way: "_Way", query: Query, space: Space) -> bytes:
         index = way.plan.index if way.plan is not None else None
@@ -286,7 +297,8 @@ class _Way:
 _EXACT = _Way(EXACTLY)
 
 
-def _hits(rows: list[tuple[Any, ...]], space: Space) -> list[Hit]:
+def hits_of(rows: list[tuple[Any, ...]], space: Space) -> list[Hit]:
+    """Return the hits of rows of a distance and the columns of `nearest`."""
     return [
         Hit(id_, store_key, distance, content, metadata, space.model_id, source)
         for distance, id_, store_key, content, metadata, source in rows
