@@ -8,11 +8,12 @@ import psycopg
 from harca import migrations
 from harca.errors import Refused, TargetError, UsageError
 from harca.model import Space
-from harca.postgres import index_choice, indexes, space_settings
+from harca.postgres import full_text, index_choice, indexes, space_settings
 from harca.postgres.build_progress import BuildProgress
 from harca.postgres.connect import Database, translated
 from harca.postgres.index_choice import index_for
 from harca.postgres.indexes import SpaceState
+from harca.postgres.schema import FULL_TEXT_INDEX
 from harca.postgres.search import find_space
 from harca.postgres.space_index import METHODS, Capabilities, capabilities
 from harca.postgres.space_settings import EXACT, Effort, SpaceSettings
@@ -48,12 +49,17 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The spaces with their indexes, and what there is to know about the server's pgvector."""
+    """The spaces with their indexes, and what there is to know about the server's pgvector.
+
+    Attributes:
+        full_text: The index for full text, of all spaces; None: there is none.
+    """
 
     spaces: list[dict[str, Any]]
     indexes: int
     most_indexes: int
     warnings: list[str]
+    full_text: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the list as ``--json`` shows it."""
@@ -135,6 +141,22 @@ def build(
         return Built(built, refused, _listed(conn))
 
 
+def build_full_text(target: Database, *, watcher: Watcher | None = None) -> Built:
+    """Build the index for full text, which serves all spaces, if it is not there.
+
+    Raises:
+        SchemaNotReady: Its functions are not there.
+        TargetError: The database cannot have it.
+    """
+    target.reach()
+    watching = watcher or Unwatched()
+    with translated(), target.connect() as conn:
+        is_new = full_text.build_index(
+            conn, progress=watching.stage, shown=BuildProgress(target, watching)
+        )
+        return Built([FULL_TEXT_INDEX] if is_new else [], [], _listed(conn))
+
+
 def _require_schema(target: Database) -> None:
     target.reach()
     migrations.require_schema(target, migrations.LOADABLE)
@@ -151,6 +173,7 @@ def _listed(conn: psycopg.Connection[Any]) -> Listed:
         indexes=len(indexes.existing(conn)),
         most_indexes=index_choice.MOST_INDEXES,
         warnings=capabilities(conn).warnings,
+        full_text=FULL_TEXT_INDEX if full_text.index_there(conn) else None,
     )
 
 

@@ -16,6 +16,7 @@ from harca.model import Space
 from harca.postgres.connect import Database, translated
 from harca.postgres.connect import database as resolve
 from harca.postgres.filters import compile_filter
+from harca.postgres.full_text import HybridSearcher
 from harca.postgres.search import (
     Answer,
     Position,
@@ -33,6 +34,7 @@ class _Connection(psycopg.Connection[Any]):
     """A connection of the pool, which keeps its searcher."""
 
     searcher: Searcher
+    hybrid: HybridSearcher
 
 
 class VectorStore:
@@ -107,6 +109,7 @@ class VectorStore:
         until: datetime | None = None,
         min_similarity: float | None = None,
         after: Position | str | None = None,
+        hybrid: str | None = None,
     ) -> Answer:
         """Return the *k* rows nearest to a query by cosine similarity.
 
@@ -118,13 +121,14 @@ class VectorStore:
             since, until: Only rows created at *since* or later, and before *until*.
             min_similarity: Results below this cosine are left out.
             after: ``next`` of the answer that these results continue.
+            hybrid: A text: what fits it ranks with what is near, see docs/search.md.
 
         Raises:
             UsageError: Something given does not fit, or there is no embedder for a text.
             EmbedderError: The embedder failed.
             TargetError: The server refused, or cannot be reached.
         """
-        found = self.search_many(
+        found = self._answers(
             [query],
             model_id=model_id,
             k=k,
@@ -134,6 +138,7 @@ class VectorStore:
             until=until,
             min_similarity=min_similarity,
             after=after,
+            hybrid=hybrid,
         )
         return found[0]
 
@@ -157,35 +162,17 @@ class VectorStore:
             EmbedderError: The embedder failed.
             TargetError: The server refused, or cannot be reached.
         """
-        chosen = compile_filter(where, source=source, since=since, until=until)
-        position = Position.from_token(after) if isinstance(after, str) else after
-        texts = [query for query in queries if isinstance(query, str)]
-        if texts:
-            made, model_id = self._texts.embed(texts, model_id=model_id, ask=self._with)
-            embedded = iter(made)
-            queries = [next(embedded) if isinstance(query, str) else query for query in queries]
-        asked = [Query(embedding(query), k, chosen, min_similarity, position) for query in queries]
-        if not asked:
-            return []
-        dims = {len(query.embedding) for query in asked}
-        if len(dims) > 1:
-            raise UsageError(
-                f"the queries have {' and '.join(map(str, sorted(dims)))} dimensions",
-                hint="Search for queries of one space at a time.",
-            )
-
-        (size,) = dims
-
-        def answer(conn: _Connection) -> list[Answer]:
-            space = self._space(conn, model_id, size)
-            if len(asked) == 1:
-                return [conn.searcher.search(asked[0], space)]
-            return conn.searcher.search_many(asked, space)
-
-        answers = self._with(answer)
-        if not any(found.hits for found in answers):
-            self._spaces.pop((model_id, size), None)  # perhaps it is not there any more
-        return answers
+        return self._answers(
+            queries,
+            model_id=model_id,
+            k=k,
+            where=where,
+            source=source,
+            since=since,
+            until=until,
+            min_similarity=min_similarity,
+            after=after,
+        )
 
     def like(self, key: str | int, *, model_id: str | None = None, **options: Any) -> Answer:
         """Return the rows nearest to a stored one, itself first.
@@ -207,9 +194,56 @@ class VectorStore:
         query, model = found
         return self.search(query, model_id=model, **options)
 
+    def _answers(
+        self,
+        queries: Sequence[ArrayLike],
+        *,
+        model_id: str | None,
+        k: int,
+        where: Mapping[str, Any] | None,
+        source: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        min_similarity: float | None,
+        after: Position | str | None,
+        hybrid: str | None = None,
+    ) -> list[Answer]:
+        chosen = compile_filter(where, source=source, since=since, until=until)
+        position = Position.from_token(after) if isinstance(after, str) else after
+        texts = [query for query in queries if isinstance(query, str)]
+        if texts:
+            made, model_id = self._texts.embed(texts, model_id=model_id, ask=self._with)
+            embedded = iter(made)
+            queries = [next(embedded) if isinstance(query, str) else query for query in queries]
+        asked = [Query(embedding(query), k, chosen, min_similarity, position) for query in queries]
+        if not asked:
+            return []
+        dims = {len(query.embedding) for query in asked}
+        if len(dims) > 1:
+            raise UsageError(
+                f"the queries have {' and '.join(map(str, sorted(dims)))} dimensions",
+                hint="Search for queries of one space at a time.",
+            )
+
+        (size,) = dims
+
+        def answer(conn: _Connection) -> list[Answer]:
+            space = self._space(conn, model_id, size)
+            if hybrid is not None:
+                return [conn.hybrid.search(query, hybrid, space) for query in asked]
+            if len(asked) == 1:
+                return [conn.searcher.search(asked[0], space)]
+            return conn.searcher.search_many(asked, space)
+
+        answers = self._with(answer)
+        if not any(found.hits for found in answers):
+            self._spaces.pop((model_id, size), None)  # perhaps it is not there any more
+        return answers
+
     def _ready(self, conn: _Connection) -> None:
         self._database.settle(conn)
         conn.searcher = Searcher(conn)
+        conn.hybrid = HybridSearcher(conn.searcher)
 
     def _space(self, conn: _Connection, model_id: str | None, dims: int) -> Space:
         key = (model_id, dims)

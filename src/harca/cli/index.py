@@ -81,6 +81,10 @@ def build(
     forget: Annotated[
         bool, typer.Option("--forget", help="Forget what was said of the space: harca chooses.")
     ] = False,
+    full_text: Annotated[
+        bool,
+        typer.Option("--full-text", help="Only the index for full text, of all spaces."),
+    ] = False,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -94,7 +98,7 @@ def build(
     """
     out = begin(json, quiet, verbose)
     from harca.errors import UsageError
-    from harca.indexing import Wish
+    from harca.indexing import Wish, build_full_text
     from harca.indexing import build as make
 
     _require_one_of("--method", method, ("hnsw", "ivfflat"))
@@ -104,9 +108,17 @@ def build(
     if exact and (method or type_ or parameters or effort or forget):
         raise UsageError("--exact is no index, so nothing else is said of it", hint="Leave it out.")
     wish = Wish("exact" if exact else method, type_, parameters, effort, forget)
+    if full_text and (not wish.is_empty or model is not None or dims is not None):
+        raise UsageError(
+            "--full-text is an index of all spaces, on their texts",
+            hint="Say nothing else with it; build the index of a space by a command of its own.",
+        )
     target = resolve(database)
     with watcher(quiet=quiet) as watching:
-        done = make(target, wish, model_id=model, dims=dims, watcher=watching)
+        if full_text:
+            done = build_full_text(target, watcher=watching)
+        else:
+            done = make(target, wish, model_id=model, dims=dims, watcher=watching)
     for warning in done.listed.warnings:
         out.say(f"warning: {warning}")
     out.result(done.as_dict, lambda: _built(done))
@@ -138,7 +150,7 @@ def _built(done: "Built") -> str:
 def _listed(found: "Listed") -> str:
     if not found.spaces:
         return "no spaces; next: harca migrate STORE"
-    return render.table(
+    spaces = render.table(
         ("model", "dims", "records", "searched by", "size", "effort", "recall", "why"),
         [
             (
@@ -154,6 +166,7 @@ def _listed(found: "Listed") -> str:
             for space in found.spaces
         ],
     )
+    return spaces if found.full_text is None else f"{spaces}\nfull text: {found.full_text}"
 
 
 def _searched_by(space: dict[str, Any]) -> str:

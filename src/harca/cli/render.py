@@ -387,7 +387,11 @@ def _line(content: str) -> str:
 
 
 def _how(found: "Answer") -> str:
-    return "exact" if found.answered_by == "exact" else f"index {found.answered_by}"
+    # A hybrid search is answered in two ways.
+    return " + ".join(
+        f"index {way}" if way.startswith("vector_embeddings_") else way
+        for way in found.answered_by.split(" + ")
+    )
 
 
 def _space(found: "Answer") -> str:

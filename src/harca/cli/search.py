@@ -69,6 +69,10 @@ def search(
             metavar="TOKEN", help="The results that follow: `next` of those before, from --json."
         ),
     ] = None,
+    hybrid: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What fits this text ranks too, with what is near."),
+    ] = None,
     database: DatabaseOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -82,6 +86,7 @@ def search(
     from harca.errors import UsageError
     from harca.postgres.connect import translated
     from harca.postgres.filters import compile_filter
+    from harca.postgres.full_text import hybrid as fused
     from harca.postgres.search import Position, Query, Searcher, find_space
     from harca.query import query_vector
     from harca.query_files import read_batch
@@ -97,6 +102,11 @@ def search(
         raise UsageError(
             "--after follows one query's results, --batch has several queries",
             hint="Search for one of them with --vector, and go on from there.",
+        )
+    if hybrid is not None and (batch is not None or after is not None):
+        raise UsageError(
+            f"--hybrid and {'--batch' if batch is not None else '--after'} do not go together",
+            hint="Search for one query at a time, with a larger --k for more results.",
         )
     if embedder is not None and text is None:
         raise UsageError("--embedder is for --text", hint="Leave it out, or search by --text.")
@@ -124,7 +134,11 @@ def search(
             embeddings = [embedding]
         space = find_space(conn, model_id=model, dims=len(embeddings[0]))
         queries = [Query(each, k, chosen, min_similarity, position) for each in embeddings]
-        answers = Searcher(conn).search_many(queries, space)
+        searcher = Searcher(conn)
+        if hybrid is not None:
+            answers = [fused(searcher, queries[0], hybrid, space)]
+        else:
+            answers = searcher.search_many(queries, space)
     if batch is not None:
         out.result(lambda: _batch_as_dict(answers), lambda: render.answers(answers))
         return

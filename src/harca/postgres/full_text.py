@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from psycopg import sql
 from harca.errors import SchemaNotReady, TargetError, UsageError
 from harca.fusion import fuse
 from harca.model import Space
+from harca.postgres.build_progress import BuildProgress
 from harca.postgres.digest import composed
 from harca.postgres.filters import Filter
 from harca.postgres.index_memory import session_settings
@@ -96,13 +97,19 @@ def state_of(conn: psycopg.Connection[Any]) -> FullTextState:
 
 def index_there(conn: psycopg.Connection[Any]) -> bool:
     """Say whether there is an index for full text search that is valid."""
-    return state_of(conn).has_index
+    found = conn.execute(
+        "SELECT FROM pg_index WHERE indexrelid = to_regclass(%s) AND indisvalid "
+        "AND indrelid = to_regclass('vector_embeddings')",
+        [FULL_TEXT_INDEX],
+    )
+    return found.fetchone() is not None
 
 
 def build_index(
     conn: psycopg.Connection[Any],
     *,
     progress: Callable[[str], object] = lambda message: None,
+    shown: BuildProgress | None = None,
     patience_s: float | None = None,
 ) -> bool:
     """Build the index for full text search while reads and writes go on; false: it is there.
@@ -112,6 +119,7 @@ def build_index(
 
     Args:
         progress: Is told what is being done, and for whom it waits.
+        shown: Shows how far it is.
         patience_s: How long it waits for another build; None: for ever.
 
     Raises:
@@ -120,11 +128,15 @@ def build_index(
         psycopg.errors.LockNotAvailable: Somebody held a lock longer than *patience_s*.
     """
     with _alone(conn, patience_s, progress):
-        if index_there(conn):
+        state = state_of(conn)
+        if state.has_index:
             return False
         progress("index for full text")
         conn.execute(dropping(FULL_TEXT_INDEX))
-        with session_settings(conn, maintenance_work_mem=_MEMORY):
+        with (
+            session_settings(conn, maintenance_work_mem=_MEMORY),
+            nullcontext() if shown is None else shown.during(state.rows),
+        ):
             conn.execute(
                 sql.SQL(
                     "CREATE INDEX CONCURRENTLY {} ON vector_embeddings "
@@ -189,11 +201,15 @@ class HybridSearcher:
         state = self._fresh_state()
         depth = min(max(_LEAST_DEPTH, _DEPTH * query.k), MAX_K)
         deep = Query(query.embedding, depth, query.filter, query.min_similarity)
-        with self._searcher.connection.pipeline():
-            fitting = self._searcher.execute(
-                EXACTLY, _statement(space, query.filter, state), _values(deep, text, state)
+        conn = self._searcher.connection
+        with conn.pipeline():
+            self._searcher.apply(EXACTLY)
+            fitting = conn.cursor(binary=True).execute(
+                _statement(space, query.filter, state), _values(deep, text, state), prepare=True
             )
-            asked = self._searcher.execute(EXACTLY, _ASKED, {"text": text})
+            asked = conn.execute(
+                "SELECT cardinality(harca_lexemes(harca_folded(%s), true))", [text]
+            )
             near = self._searcher.search(deep, space)
         has_words = asked.fetchone() != (0,)
         by_text = [
@@ -221,9 +237,6 @@ class HybridSearcher:
 def hybrid(searcher: Searcher, query: Query, text: str, space: Space) -> Answer:
     """Search once by vector and by full text, see `HybridSearcher.search`."""
     return HybridSearcher(searcher).search(query, text, space)
-
-
-_ASKED = b"SELECT cardinality(harca_lexemes(harca_folded(%(text)s), true))"
 
 
 def _fused(hit: Hit, score: float) -> FusedHit:
@@ -254,8 +267,9 @@ def _statement(space: Space, chosen: Filter | None, state: FullTextState) -> byt
     if chosen is not None:
         parts.append(sql.SQL("({})").format(chosen.clause))
     rows = sql.SQL("FROM vector_embeddings WHERE {}").format(sql.SQL(" AND ").join(parts))
+    scanned: sql.Composable = sql.SQL("")
+    matching: sql.Composable
     if state.has_index:
-        scanned = sql.SQL("")
         matching = sql.SQL(
             "SELECT id, octet_length(content) AS size {} AND harca_tsvector(content) @@ sought"
         ).format(rows)

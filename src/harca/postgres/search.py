@@ -185,14 +185,6 @@ class Searcher:
         """The connection."""
         return self._conn
 
-    def execute(
-        self, session: Session, statement: bytes, values: Mapping[str, Any]
-    ) -> psycopg.Cursor[tuple[Any, ...]]:
-        """Run a statement of another kind of search, with session parameters."""
-        self._apply(session)
-        cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
-        return cursor.execute(statement, values, prepare=True)
-
     def _plan(self, space: Space) -> SpacePlan:
         key = (space.model_id, space.dims)
         now = time.monotonic()
@@ -243,6 +235,7 @@ class Searcher:
         return Answer(hits, plan.space, index.name if index else "exact", after)
 
     def _execute(self, way: "_Way", query: Query, space: Space) -> psycopg.Cursor[tuple[Any, ...]]:
+        self.apply(way.session)
         values: dict[str, Any] = {
             "query": query.embedding,
             "k": query.k,
@@ -253,7 +246,8 @@ class Searcher:
         if query.after is not None:
             values["after_distance"] = query.after.distance
             values["after_id"] = query.after.id
-        return self.execute(way.session, self._statement(way, query, space), values)
+        cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
+        return cursor.execute(self._statement(way, query, space), values, prepare=True)
 
     def _statement(self, way: "_Way", query: Query, space: Space) -> bytes:
         index = way.plan.index if way.plan is not None else None
@@ -269,8 +263,8 @@ class Searcher:
             )
         return made
 
-    def _apply(self, session: Session) -> None:
-        """Set the parameters that are not set so already."""
+    def apply(self, session: Session) -> None:
+        """Set the session parameters that are not set so already."""
         changes = {name: value for name, value in session.items() if self._set.get(name) != value}
         if not changes:
             return
