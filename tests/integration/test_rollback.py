@@ -12,7 +12,7 @@ from harca.apply import FIRST
 from harca.errors import TargetError
 from harca.postgres.connect import database as resolve_database
 from harca.retry import Patience
-from harca.rollback import rollback
+from harca.rollback import rollback, rollback_revision
 from tests.faults.proxy import How, Proxy
 from tests.stores import record, write_record, write_store
 
@@ -485,6 +485,7 @@ def test_a_downgrade_takes_its_own_runs_back_and_a_dry_run_is_refused_as_the_rol
     assert conn.execute("SELECT DISTINCT store FROM vector_embeddings").fetchall() == [
         (str(other),)
     ]
+    assert rollback_revision(database, FIRST) == []  # what is taken back is left alone
 
 
 def test_a_server_lost_before_the_run_is_known_is_told_so(
