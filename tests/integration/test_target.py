@@ -170,8 +170,8 @@ def test_a_row_that_stood_for_a_record_of_the_same_pass_is_kept_as_a_conflict(co
 
     commit(target, plan=Plan(replaces={"a": record("a")}, outdone=["a"]), number=2)
 
-    assert all_of(conn, "SELECT kind, content, row_run_id FROM superseded") == [
-        ("conflict", "first", None)
+    assert all_of(conn, "SELECT kind, content, row_run_id, created_at FROM superseded") == [
+        ("conflict", "first", None, DATE)
     ]
     assert row_of(conn, "a")[0] == "text"
     assert row_of(conn, "b")[0] == "stays"
@@ -317,9 +317,16 @@ def test_a_run_that_another_has_taken_over_writes_no_more(how, does, conn):
     target = begin(conn)
     conn.execute(TAKEN_OVER[how])
 
-    with pytest.raises(RunError, match=f"run {target.run.run_id} was rolled back, finished or"):
+    with pytest.raises(RunError) as stopped:
         does(target)
 
+    assert str(stopped.value) == (
+        f"run {target.run.run_id} was rolled back, finished or taken up by another process "
+        "meanwhile"
+    )
+    assert stopped.value.hint == (
+        "See `harca status`. To load the store, run the same command again."
+    )
     assert not target.has_rows()
     assert one(conn, "SELECT count(*) FROM load_batches") == (0,)
 
