@@ -5,10 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import psycopg
 import pytest
+from psycopg import errors as pg
+from psycopg import sql
 
 from harca.errors import TargetError, UsageError
 from harca.postgres import space_settings
-from harca.postgres.search import Position, Query, Searcher, find_space
+from harca.postgres.filters import Filter
+from harca.postgres.search import Position, Query, Searcher, find_space, search
 from harca.postgres.space_index import SpaceIndex, capabilities, creating, index_name
 from harca.postgres.space_settings import Effort
 from harca.store import VectorStore
@@ -209,6 +212,39 @@ def test_the_measured_effort_is_what_the_session_has(filled, conn):
         Searcher(own).search(Query(clustered(1)[0]), space)
 
         assert own.execute("SHOW hnsw.ef_search").fetchone() == ("23",)
+
+
+def test_a_batch_that_fails_leaves_the_next_search_its_session_parameters(filled, conn, vectors):
+    index(conn, "vector")
+    space = find_space(conn, model_id="m", dims=DIMS)
+    space_settings.keep(conn, space, effort=Effort(ef_search=77))
+    failing = Filter(sql.SQL("1 / (dims - dims) = 1"), {})
+    with filled.connect() as session:
+        searcher = Searcher(session)
+        with pytest.raises(pg.DivisionByZero):
+            searcher.search_many([Query(vectors[0]), Query(vectors[0], filter=failing)], space)
+
+        searcher.search(Query(vectors[0]), space)
+
+        has = session.execute(
+            "SELECT current_setting('hnsw.ef_search'), current_setting('enable_seqscan')"
+        )
+        assert has.fetchone() == ("77", "off")
+
+
+def test_a_search_within_a_transaction_leaves_its_session_parameters_alone(filled, conn, vectors):
+    index(conn, "vector")
+    space = find_space(conn, model_id="m", dims=DIMS)
+    with filled.connect() as session, session.transaction():
+        session.execute("SET LOCAL work_mem = '5MB'")
+
+        assert search(session, vectors[0], space).answered_by != "exact"
+
+        has = session.execute(
+            "SELECT current_setting('enable_sort'), current_setting('enable_seqscan'), "
+            "current_setting('plan_cache_mode'), current_setting('work_mem')"
+        )
+        assert has.fetchone() == ("on", "on", "auto", "5MB")
 
 
 def test_like_finds_a_stored_row_and_what_is_near_it(store, conn):

@@ -202,7 +202,7 @@ class HybridSearcher:
         depth = min(max(_LEAST_DEPTH, _DEPTH * query.k), MAX_K)
         deep = Query(query.embedding, depth, query.filter, query.min_similarity)
         conn = self._searcher.connection
-        with conn.pipeline():
+        with self._searcher.pipeline():
             self._searcher.apply(EXACTLY)
             fitting = conn.cursor(binary=True).execute(
                 _statement(space, query.filter, state), _values(deep, text, state), prepare=True

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from harca.condition import storable
@@ -171,7 +173,7 @@ class Searcher:
             _check(query, space)
         plan = self._plan(space)
         ways = [self._way(plan, query) for query in queries]
-        with self._conn.pipeline():
+        with self.pipeline():
             cursors = [
                 self._execute(way, query, space) for way, query in zip(ways, queries, strict=True)
             ]
@@ -262,6 +264,17 @@ class Searcher:
                 space, index, clause=clause, after=query.after is not None
             )
         return made
+
+    @contextmanager
+    def pipeline(self) -> Iterator[None]:
+        """Send what follows in one round trip."""
+        try:
+            with self._conn.pipeline():
+                yield
+        except BaseException:
+            # It is one transaction: what failed has taken the session parameters back.
+            self._set.clear()
+            raise
 
     def apply(self, session: Session) -> None:
         """Set the session parameters that are not set so already."""
@@ -355,7 +368,9 @@ def search(
         UsageError: Something given does not fit.
     """
     query = Query(np.asarray(embedding, np.float32), k, compile_filter(where, source=source))
-    with conn.transaction():
+    # Of a transaction that goes on, the session parameters would stay: they are taken back.
+    is_inside = conn.info.transaction_status == TransactionStatus.INTRANS
+    with conn.transaction(force_rollback=is_inside):
         return Searcher(conn, local=True).search(query, space)
 
 
