@@ -112,6 +112,21 @@ def test_rows_in_place_are_in_the_space_and_told_by_their_source(loaded, databas
     assert rows(conn) == before
 
 
+def test_the_rows_of_a_store_of_the_same_name_stay(tmp_path, database, conn, run_unbacked):
+    store = write_store(tmp_path / "store", 40)
+    done = run_unbacked("migrate", store, "--name", STORE, database=database)
+    assert done.code == 0, done.err
+    before = rows(conn)
+
+    done = run_unbacked("soak", "--minutes", "0.01", "--writes", "0.5", *NO_DRIFT,
+        database=database)  # fmt: skip
+    cleaned = run_unbacked("soak", "--clean-up", "--json", database=database)
+
+    assert done.code == 0, done.out + done.err
+    assert cleaned.json == {"removed": 0}
+    assert rows(conn) == before
+
+
 def test_the_next_soak_takes_away_what_one_that_was_killed_has_left(
     loaded, database, conn, run_harca
 ):

@@ -55,14 +55,22 @@ _INSERT = """
 """
 _UPDATE = """
     UPDATE vector_embeddings SET content = %(content)s, embedding = %(embedding)s
-    WHERE store = %(store)s AND store_key = %(key)s
+    WHERE store = %(store)s AND store_key = %(key)s AND run_id IS NULL
 """
-_DELETE = "DELETE FROM vector_embeddings WHERE store = %(store)s AND store_key = %(key)s"
-_CLEAN_UP = "DELETE FROM vector_embeddings WHERE store = %s"
+_DELETE = (
+    "DELETE FROM vector_embeddings "
+    "WHERE store = %(store)s AND store_key = %(key)s AND run_id IS NULL"
+)
+# A store that somebody loads can have this name too: its rows are of a run.
+_CLEAN_UP = (
+    "DELETE FROM vector_embeddings WHERE store = %s AND run_id IS NULL "
+    """AND metadata = '{"harca_soak": true}'"""
+)
 
 _SAMPLE = """
     SELECT embedding::real[], metadata, source FROM vector_embeddings TABLESAMPLE SYSTEM ({share})
-    WHERE model_id = %s AND dims = %s AND store IS DISTINCT FROM %s LIMIT %s
+    WHERE model_id = %s AND dims = %s AND (store IS DISTINCT FROM %s OR run_id IS NOT NULL)
+    LIMIT %s
 """
 _TABLE = """
     SELECT n_live_tup, n_dead_tup, pg_table_size(relid), pg_indexes_size(relid)
