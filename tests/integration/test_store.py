@@ -247,6 +247,24 @@ def test_a_search_within_a_transaction_leaves_its_session_parameters_alone(fille
         assert has.fetchone() == ("on", "on", "auto", "5MB")
 
 
+def test_another_index_on_the_same_expression_costs_no_neighbours(filled, conn, vectors):
+    index(conn, "vector")
+    space = find_space(conn, model_id="m", dims=DIMS)
+    conn.execute(
+        "CREATE INDEX of_the_plan ON vector_embeddings USING ivfflat "
+        f"((embedding::vector({DIMS})) vector_cosine_ops) WITH (lists = 100) WHERE dims = {DIMS}"
+    )
+    conn.execute("ANALYZE vector_embeddings")
+    found = 0
+    with filled.connect() as session:
+        searcher = Searcher(session)
+        for query in clustered(20, seed=8):
+            answer = searcher.search(Query(query), space)
+            found += len({hit.content for hit in answer.hits} & set(truth(vectors, query)[:10]))
+
+    assert found / 200 > 0.95
+
+
 def test_like_finds_a_stored_row_and_what_is_near_it(store, conn):
     ((id_,),) = conn.execute("SELECT id FROM vector_embeddings WHERE content = 't5'").fetchall()
 

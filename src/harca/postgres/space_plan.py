@@ -22,6 +22,7 @@ from harca.postgres.space_settings import EXACT, Effort
 
 _EF_SEARCH = 40  # pgvector's default
 _MAX_EF_SEARCH = 1_000
+_MAX_PROBES = 32_768
 _TIES = 20  # candidates beyond k, so that equals at the end come in the order of their ids
 # Of the signs alone, near neighbours are hard to tell apart: put in order so many times k.
 _QUANTISED = 10
@@ -108,6 +109,9 @@ class SpacePlan:
             if effort > _MAX_EF_SEARCH and not iterative:
                 return None
             settings["hnsw.ef_search"] = str(min(effort, _MAX_EF_SEARCH))
+            # There can be an ivfflat index on the same expression, as the plan's is. With the one
+            # probe that pgvector gives it, the planner would take it, and miss neighbours.
+            settings["ivfflat.probes"] = str(_MAX_PROBES)
         if self.can.iterative_scan:
             # Candidates are put in order afterwards, so the scan need not do it.
             settings[f"{self.index.method}.iterative_scan"] = (
