@@ -1,5 +1,6 @@
 """Nearest neighbours within one space, over one connection."""
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.types.json import set_json_loads
 
 from harca.condition import storable
 from harca.errors import UsageError
@@ -30,6 +32,8 @@ _MAX_ID = 2**31 - 1
 # For so long a search does not look again which index there is, and how it is to be used.
 _FRESH_S = 1.0
 _MOST_STATEMENTS = 1_000
+
+_DECODE = json.JSONDecoder().decode
 
 
 class Position(NamedTuple):
@@ -148,6 +152,7 @@ class Searcher:
         self._selectivity = Selectivity(conn)
         if conn.adapters.types.get("vector") is None:
             register_vector(conn)
+        set_json_loads(_json, conn)
 
     def search(self, query: Query, space: Space) -> Answer:
         """Return the rows of *space* nearest to a query by cosine distance.
@@ -285,6 +290,11 @@ class Searcher:
         calls = [call.format(name, value, self._local) for name, value in changes.items()]
         self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
         self._set.update(changes)
+
+
+def _json(data: str | bytes) -> Any:
+    """Return what JSON says. The server's is UTF-8, which `json.loads` would find out each time."""
+    return _DECODE(data if isinstance(data, str) else str(data, "utf-8"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from harca.postgres.space_settings import EXACT, Effort
 _EF_SEARCH = 40  # pgvector's default
 _MAX_EF_SEARCH = 1_000
 _MAX_PROBES = 32_768
-_TIES = 20  # candidates beyond k, so that equals at the end come in the order of their ids
+_TIES = 10  # candidates beyond k, so that equals at the end come in the order of their ids
 # Of the signs alone, near neighbours are hard to tell apart: put in order so many times k.
 _QUANTISED = 10
 _LEAST_QUANTISED = 100
