@@ -5,9 +5,10 @@ effort that reaches the recall there, and all sizes take turns with the same que
 harca, and SQL by hand in several ways. A growth is the median of the rounds' ratios of p50.
 
 A candidate is a kind of index with its m, and after a slash how the column is stored, if not as
-the schema has it: `halfvec-16/plain`. The ways of SQL by hand: planned for every search
-(`unprepared`), the same effort at every size (`ef 40`), reading ahead (`io`), everything read
-into memory first (`prewarmed`, where the server has pg_prewarm).
+the schema has it: `halfvec-16/plain`. It is measured once more with the effort of the largest
+size at every size (`one effort`). The ways of SQL by hand: planned for every search
+(`unprepared`), reading ahead (`io`), everything read into memory first (`prewarmed`, where the
+server has pg_prewarm).
 """
 
 import sys
@@ -29,15 +30,14 @@ from harca.bench.contestant import Contestant
 from harca.bench.made_up import Indexed, Loaded, indexed, loaded, queries_of, recalls, shown_effort
 from harca.bench.truth import Truth
 from harca.bench.worker import Turn, Worker
-from harca.postgres import indexes
+from harca.postgres import indexes, space_settings
 from harca.postgres.connect import database
 from harca.postgres.space_index import index_name
 from harca.postgres.space_settings import Effort
 
 GOAL = 1.10
-SAME_EFFORT = 40
 STORAGES = ("plain", "main", "external", "extended")
-DEFAULT = "vector-16,halfvec-16,halfvec-32,bit-16,bit-32,halfvec-16/plain,bit-32/plain"
+DEFAULT = "vector-16,halfvec-16,halfvec-32,bit-16,bit-32,bit-lists,halfvec-16/plain,bit-lists/plain"
 
 
 def say(message: str) -> None:
@@ -71,16 +71,20 @@ def store_as(rows: Loaded, storage: str) -> None:
 def ways(there: Indexed, *, prewarmed: bool) -> list[Contestant]:
     """Return who is measured."""
     by_hand = there.by_hand
-    index = by_hand.index
-    assert index is not None
-    same = Effort(ef_search=SAME_EFFORT, candidates=SAME_EFFORT if index.type == "bit" else None)
     found = [
         *there.contestants(),
         replace(by_hand, prepared=False, name="sql, unprepared"),
-        replace(by_hand, effort=same, name=f"sql, ef {SAME_EFFORT}"),
         replace(by_hand, settings=(("effective_io_concurrency", "256"),), name="sql, io"),
     ]
     return [replace(by_hand, name="sql, prewarmed")] if prewarmed else found
+
+
+def with_effort_of(there: Indexed, largest: Indexed, k: int) -> Indexed:
+    """Return a size that is searched with the effort that the largest one needs."""
+    effort = largest.by_hand.effort
+    with there.loaded.database.connect() as conn:
+        space_settings.keep(conn, there.loaded.space, effort=replace(effort, k=k))
+    return replace(there, by_hand=replace(there.by_hand, effort=effort))
 
 
 def prewarm(rows: Loaded) -> str | None:
@@ -185,6 +189,10 @@ def main() -> None:
             else:
                 turns |= turns_of(sizes, given, queries, prewarmed=True)
             lines += lines_of(candidate, sizes, turns, given, queries)
+            alike = [with_effort_of(there, sizes[-1], given.k) for there in sizes]
+            turns = turns_of(alike, given, queries, prewarmed=False)
+            same = {name: turns[name] for name in ("harca", "sql")}
+            lines += lines_of(f"{candidate}, one effort", alike, same, given, queries)
             details[candidate] = {
                 f"{there.loaded.rows:,}": {
                     "effort": shown_effort(Effort(**there.facts["index"]["effort"])),
