@@ -279,6 +279,10 @@ def storable(text: str, of: str) -> str:
     Raises:
         UsageError: It cannot, and so no row can have it.
     """
+    if not isinstance(text, str):
+        raise _bad(
+            f"the {of} is {type(text).__name__}, expected a string", "Give it as it is stored."
+        )
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -71,6 +71,7 @@ class VectorStore:
         self._most = connections
         self._texts = Texts(embedder)
         self._spaces: dict[tuple[str | None, int], Space] = {}
+        self._closed = False
         self._pool = ConnectionPool(
             self._database.conninfo,
             connection_class=_Connection,
@@ -94,7 +95,8 @@ class VectorStore:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, for good."""
+        self._closed = True
         self._pool.close()
 
     def search(
@@ -256,6 +258,10 @@ class VectorStore:
 
     def _with(self, act: Callable[[_Connection], _Result]) -> _Result:
         """Run *act* on a connection, again on another one if that turns out to be lost."""
+        if self._closed:
+            raise UsageError(
+                "the store is closed", hint="Search before it is closed, or open another one."
+            )
         if self._pool.closed:
             self._database.reach()  # says at once what is wrong; the pool would go on trying
             self._pool.open()

@@ -316,6 +316,51 @@ def test_a_query_that_is_none_is_refused(query, message, store):
         store.search(query)
 
 
+@pytest.mark.parametrize("kind", ["exact", "vector"])
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e25, 1e37])
+def test_the_length_of_a_query_changes_no_result(scale, kind, store, conn, vectors):
+    index(conn, kind)
+    query = vectors[5].astype(np.float64) / np.abs(vectors[5]).max()
+    expected = store.search(query).hits
+
+    found = store.search(query * scale).hits
+
+    assert [hit.id for hit in found] == [hit.id for hit in expected]
+    for hit, other in zip(found, expected, strict=True):
+        assert hit.similarity == pytest.approx(other.similarity, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("k", 2.5, "k is 2.5, expected"),
+        ("k", True, "k is True, expected"),
+        ("k", "3", "k is 3, expected"),
+        ("min_similarity", "0.5", "the least similarity is 0.5, expected"),
+        ("after", (1, 0.5, 3), "is no position in results"),
+        ("source", 3, "the source is int, expected a string"),
+        ("hybrid", 3, "the text is int, expected a string"),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_refused(option, value, message, store):
+    with pytest.raises(UsageError, match=message):
+        store.search([1.0] * DIMS, **{option: value})
+
+
+@pytest.mark.parametrize("k", [0, -1, 1_001])
+def test_a_hybrid_search_refuses_the_k_that_others_refuse(k, store):
+    with pytest.raises(UsageError, match=f"k is {k}, expected 1 to 1000"):
+        store.search([1.0] * DIMS, hybrid="t1", k=k)
+
+
+def test_a_store_that_was_closed_says_so(filled):
+    store = VectorStore(filled)
+    store.close()
+
+    with pytest.raises(UsageError, match="the store is closed"):
+        store.search([1.0] * DIMS)
+
+
 def test_a_space_that_is_gone_is_said_to_be(store, conn):
     query = clustered(1)[0]
     store.search(query, model_id="m")

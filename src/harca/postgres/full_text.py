@@ -20,7 +20,7 @@ from harca.postgres.lock import INDEX_LOCK, alone
 from harca.postgres.nearest import literal
 from harca.postgres.owned import SCHEMA_VERSION, is_there
 from harca.postgres.schema import FULL_TEXT_INDEX
-from harca.postgres.search import MAX_K, Answer, Hit, Query, Searcher, hits_of
+from harca.postgres.search import MAX_K, Answer, Hit, Query, Searcher, check, hits_of
 from harca.postgres.space_index import dropping
 from harca.postgres.space_plan import EXACTLY
 
@@ -194,10 +194,16 @@ class HybridSearcher:
                 "a hybrid search has no position to go on after",
                 hint="Ask for more results at once, or search by vector alone.",
             )
+        if not isinstance(text, str):
+            raise UsageError(
+                f"the text is {type(text).__name__}, expected a string",
+                hint="Give the words that are to be found.",
+            )
         if "\0" in text:
             raise UsageError(
                 "the text has a character 0, which no row can have", hint="Leave it out."
             )
+        check(query, space)
         state = self._fresh_state()
         depth = min(max(_LEAST_DEPTH, _DEPTH * query.k), MAX_K)
         deep = Query(query.embedding, depth, query.filter, query.min_similarity)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ _MAX_ID = 2**31 - 1
 
 # For so long a search does not look again which index there is, and how it is to be used.
 _FRESH_S = 1.0
+
+# pgvector sums squares in single precision, which holds 1e-45 to 3e38.
+_LEAST_PEAK, _GREATEST_PEAK = 1e-12, 1e12
 _MOST_STATEMENTS = 1_000
 
 _DECODE = json.JSONDecoder().decode
@@ -73,7 +77,8 @@ class Query:
     """What is searched for.
 
     Attributes:
-        embedding: float32, shape ``(dims,)``.
+        embedding: float32, shape ``(dims,)``. One whose squares the server's arithmetic cannot
+            hold is brought to another length, which a cosine does not mind.
         k: How many results, 1 to `MAX_K`.
         filter: What a row must fulfil.
         min_similarity: Results below this cosine are left out.
@@ -85,6 +90,12 @@ class Query:
     filter: Filter | None = None
     min_similarity: float | None = None
     after: Position | None = None
+
+    def __post_init__(self) -> None:
+        peak = float(np.abs(self.embedding).max(initial=0.0))
+        if 0 < peak < _LEAST_PEAK or _GREATEST_PEAK < peak < math.inf:
+            scaled = (self.embedding.astype(np.float64) / peak).astype(np.float32)
+            object.__setattr__(self, "embedding", scaled)  # the class is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +174,7 @@ class Searcher:
         Raises:
             UsageError: The query does not fit.
         """
-        _check(query, space)
+        check(query, space)
         plan = self._plan(space)
         way = self._way(plan, query)
         return self._answer(self._execute(way, query, space).fetchall(), way, query, plan)
@@ -175,7 +186,7 @@ class Searcher:
             UsageError: A query does not fit.
         """
         for query in queries:
-            _check(query, space)
+            check(query, space)
         plan = self._plan(space)
         ways = [self._way(plan, query) for query in queries]
         with self.pipeline():
@@ -330,16 +341,28 @@ def _after(hits: list[Hit], query: Query) -> Position | None:
     return Position(seen + len(hits), hits[-1].distance, hits[-1].id)
 
 
-def _check(query: Query, space: Space) -> None:
-    if not 1 <= query.k <= MAX_K:
+def check(query: Query, space: Space) -> None:
+    """Refuse a query that does not fit.
+
+    Raises:
+        UsageError: Something in it is not what is expected.
+    """
+    is_whole = isinstance(query.k, numbers.Integral) and not isinstance(query.k, bool)
+    if not is_whole or not 1 <= query.k <= MAX_K:
         raise UsageError(
             f"k is {query.k}, expected 1 to {MAX_K}",
             hint="Ask for a number of results in that range.",
         )
-    if query.min_similarity is not None and not -1 <= query.min_similarity <= 1:
+    least = query.min_similarity
+    if least is not None and not (isinstance(least, numbers.Real) and -1 <= least <= 1):
         raise UsageError(
-            f"the least similarity is {query.min_similarity}, expected -1 to 1",
+            f"the least similarity is {least}, expected -1 to 1",
             hint="It is a cosine: 1 for the same direction, 0 for a right angle.",
+        )
+    if query.after is not None and not isinstance(query.after, Position):
+        raise UsageError(
+            f"{query.after!r} is no position in results",
+            hint="Take it from the field `next` of the results that come before.",
         )
     if query.embedding.shape != (space.dims,):
         raise UsageError(
