@@ -155,6 +155,7 @@ def advise(
     require_schema(database, MEASUREMENTS)
     with translated():
         with database.connect() as conn:
+            measurements.require_writable(conn)
             space = trial.counted(conn, find_space(conn, model_id=model_id, dims=dims))
             can = capabilities(conn)
             by_others = is_written_by_others(conn, space)

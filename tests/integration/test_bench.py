@@ -46,7 +46,7 @@ def test_every_contestant_finds_the_exact_answers(store, database, conn, run_har
         found.keys() - {"files"}, 1
     )
     assert found["files"]["recall"] > 0.8
-    assert done.json["notes"] == ["1 of the store's 41 records are not among the rows"]
+    assert done.json["notes"] == ["1 of the store's 41 records are not among the rows searched"]
     assert "read by a plain loop with orjson" in found["files"]["notes"]
     for one in found.values():
         assert one["answered"] == 6
@@ -175,6 +175,27 @@ def test_a_role_that_may_make_no_database_is_told_so(database, conn, run_harca):
 
     assert done.code == 1
     assert "may not create a database to measure in" in done.err
+
+
+@pytest.mark.parametrize("command", [("bench", "search"), ("index", "advise")])
+def test_a_role_that_may_keep_no_result_is_told_so_before_anything_is_measured(
+    command, store, database, conn, run_harca
+):
+    role = f"measurer_{secrets.token_hex(4)}"
+    named = sql.Identifier(role)
+    conn.execute(sql.SQL("CREATE ROLE {}").format(named))
+    try:
+        conn.execute(sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(named))
+        acting = make_conninfo(database.conninfo, options=f"-c role={role}")
+
+        done = run_harca(*command, database=Database(acting, "test"))
+    finally:
+        conn.execute(sql.SQL("DROP OWNED BY {}").format(named))
+        conn.execute(sql.SQL("DROP ROLE {}").format(named))
+
+    assert done.code == 1
+    assert "error: the role may not insert into measurements" in done.err
+    assert "round 1" not in done.err
 
 
 @pytest.mark.parametrize("kind", [None, "vector", "halfvec", "bit"])

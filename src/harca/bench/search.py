@@ -49,7 +49,7 @@ from harca.bench.memory import InMemory
 from harca.bench.ours import Harca
 from harca.bench.truth import Truth, between_neighbours
 from harca.bench.worker import Worker
-from harca.errors import UsageError
+from harca.errors import UsageError, counted
 from harca.migrate import options_of
 from harca.model import Space
 from harca.options import LoadOptions
@@ -110,6 +110,7 @@ def bench_search(
         ExitStack() as stack,
     ):
         with target.connect() as conn:
+            measurements.require_writable(conn)
             space = find_space(conn, model_id=options.model, dims=options.dims)
             say(f"{space.model_id}/{space.dims}: copying the rows, to search them exactly")
             rows = space_rows.write(conn, space, Path(folder))
@@ -146,10 +147,11 @@ def bench_search(
                 )
             if missing:
                 notes.append(
-                    f"{missing:,} of the store's {len(keys):,} records are not among the rows"
+                    f"{missing:,} of the store's {len(keys):,} records are not among the rows "
+                    "searched"
                 )
         if rows.zeros:
-            notes.append(f"{rows.zeros:,} zero vectors are left out: nothing finds them")
+            notes.append(f"{counted(rows.zeros, 'zero vector')} left out: nothing is near to one")
         if options.rivals:
             more, without = _rivals(stack, target, space, by_hand, queries[:1], say)
             contestants += more

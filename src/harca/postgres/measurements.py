@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 import harca
+from harca.errors import TargetError
 from harca.postgres.space_index import capabilities
 
 
@@ -30,6 +31,23 @@ class Measurement:
     harca: str
     server: str
     result: Mapping[str, Any]
+
+
+def require_writable(conn: psycopg.Connection[Any]) -> None:
+    """Refuse before something is measured for minutes that could not be kept.
+
+    Raises:
+        TargetError: The role may not.
+    """
+    row = conn.execute(
+        "SELECT has_table_privilege('measurements', 'SELECT')"
+        " AND has_table_privilege('measurements', 'INSERT')"
+    ).fetchone()
+    if row != (True,):
+        raise TargetError(
+            "the role may not insert into measurements, where the result is kept",
+            hint="Let it: GRANT SELECT, INSERT ON measurements TO …. Nothing was measured.",
+        )
 
 
 def keep(conn: psycopg.Connection[Any], kind: str, result: Mapping[str, Any]) -> int:
