@@ -214,6 +214,20 @@ def test_the_measured_effort_is_what_the_session_has(filled, conn):
         assert own.execute("SHOW hnsw.ef_search").fetchone() == ("23",)
 
 
+def test_a_schema_without_settings_is_searched_as_one_with_none(filled, conn, vectors, run_alembic):
+    index(conn, "vector")
+    with VectorStore(filled) as store:
+        before = store.search(vectors[0], model_id="m")
+
+    down = run_alembic("downgrade", "f06b2d81c9e7", database=filled)
+
+    assert down.code == 0, down.err
+    with VectorStore(filled) as store:
+        found = store.search(vectors[0], model_id="m")
+    assert found.hits == before.hits
+    assert found.answered_by == before.answered_by != "exact"
+
+
 def test_a_batch_that_fails_leaves_the_next_search_its_session_parameters(filled, conn, vectors):
     index(conn, "vector")
     space = find_space(conn, model_id="m", dims=DIMS)

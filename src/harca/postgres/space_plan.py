@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from harca.model import Space
-from harca.postgres.digest import query
+from harca.postgres.digest import composed
 from harca.postgres.space_index import (
     METHODS,
     Capabilities,
@@ -18,7 +19,7 @@ from harca.postgres.space_index import (
     ivfflat_probes,
     made,
 )
-from harca.postgres.space_settings import EXACT, Effort
+from harca.postgres.space_settings import EXACT, Effort, are_there
 
 # pgvector's default, which found 0.99 and more among 10,000 rows, and 0.93 among 100,000, where
 # 120 to 160 are needed (docs/benchmarks.md).
@@ -33,6 +34,12 @@ _LEAST_QUANTISED = 100
 _K = 10
 # How much longer a row takes in the index's scan than when matching rows are gone through.
 _EXACT_SHARE = 2.0
+
+_KEPT = "space_settings"
+# Of a schema that is older, as after the restoring of a backup or a downgrade: searches go on.
+_NOT_YET = """
+    (SELECT NULL::text AS model_id, NULL::int AS dims, NULL::text AS method, NULL::jsonb AS effort)
+"""
 
 Session = Mapping[str, str]
 
@@ -132,7 +139,7 @@ def plan_of(conn: psycopg.Connection[Any], space: Space) -> SpacePlan:
     """Return how *space* is searched just now."""
     with conn.cursor(row_factory=dict_row) as cursor:
         cursor.execute(
-            query("space_plan"),
+            composed("space_plan", settings=sql.SQL(_KEPT if are_there(conn) else _NOT_YET)),
             {"name": index_name(space), "model_id": space.model_id, "dims": space.dims},
         )
         row = cursor.fetchone()
