@@ -353,6 +353,7 @@ def test_options_that_narrow_wrongly_are_refused(library, run_harca):
         assert "hint:" in done.err
     for arguments, message in {
         ("--like", "\udcff"): "the query has '\\udcff', with a character that PostgreSQL cannot",
+        ("--like", "1", "--hybrid", "\udcff"): "the text has '\\udcff', with a character that",
         ("--text", "\udcff"): "the query has '\\udcff', with a character that PostgreSQL cannot",
         ("--like", "1", "--model", "\udcff"): "the label has '\\udcff', with a character that",
         ("--like", "9" * 5_000): "as id or store_key",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from harca.condition import storable
 from harca.errors import SchemaNotReady, TargetError, UsageError
 from harca.fusion import fuse
 from harca.model import Space
@@ -199,10 +200,7 @@ class HybridSearcher:
                 f"the text is {type(text).__name__}, expected a string",
                 hint="Give the words that are to be found.",
             )
-        if "\0" in text:
-            raise UsageError(
-                "the text has a character 0, which no row can have", hint="Leave it out."
-            )
+        storable(text, "text")
         check(query, space)
         state = self._fresh_state()
         depth = min(max(_LEAST_DEPTH, _DEPTH * query.k), MAX_K)
