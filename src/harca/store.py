@@ -1,5 +1,6 @@
 """What applications call: searches in the table, from any number of threads."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -72,16 +73,8 @@ class VectorStore:
         self._texts = Texts(embedder)
         self._spaces: dict[tuple[str | None, int], Space] = {}
         self._closed = False
-        self._pool = ConnectionPool(
-            self._database.conninfo,
-            connection_class=_Connection,
-            kwargs={"autocommit": True},
-            configure=self._ready,
-            min_size=1,
-            max_size=connections,
-            open=False,
-            name="harca",
-        )
+        self._pool, self._pid = self._new_pool(), os.getpid()
+        self._pools_of_parents: list[object] = []
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +90,8 @@ class VectorStore:
     def close(self) -> None:
         """Close all connections, for good."""
         self._closed = True
-        self._pool.close()
+        if self._pid == os.getpid():  # else they are the parent's
+            self._pool.close()
 
     def search(
         self,
@@ -242,6 +236,26 @@ class VectorStore:
             self._spaces.pop((model_id, size), None)  # perhaps it is not there any more
         return answers
 
+    def _new_pool(self) -> "ConnectionPool[_Connection]":
+        return ConnectionPool(
+            self._database.conninfo,
+            connection_class=_Connection,
+            kwargs={"autocommit": True},
+            configure=self._ready,
+            min_size=1,
+            max_size=self._most,
+            open=False,
+            name="harca",
+        )
+
+    def _leave_parent(self) -> None:
+        """Have connections of our own in a process that was forked: the others are its parent's.
+
+        Both would read each other's answers. They are left as they are, neither closed nor freed.
+        """
+        self._pools_of_parents.append(self._pool)
+        self._pool, self._pid = self._new_pool(), os.getpid()
+
     def _ready(self, conn: _Connection) -> None:
         self._database.settle(conn)
         conn.searcher = Searcher(conn)
@@ -262,6 +276,8 @@ class VectorStore:
             raise UsageError(
                 "the store is closed", hint="Search before it is closed, or open another one."
             )
+        if self._pid != os.getpid():
+            self._leave_parent()
         if self._pool.closed:
             self._database.reach()  # says at once what is wrong; the pool would go on trying
             self._pool.open()

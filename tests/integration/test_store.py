@@ -1,6 +1,8 @@
 """The store that applications call: searches, batches, pages, lost connections."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import psycopg
@@ -303,6 +305,23 @@ def test_many_threads_share_few_connections(store, conn, vectors):
         answers = list(pool.map(lambda v: store.search(v, model_id="m", k=1), vectors[:100]))
 
     assert [answer.hits[0].metadata["n"] for answer in answers] == list(range(100))
+
+
+def test_a_process_that_is_forked_has_connections_of_its_own(store, vectors):
+    theirs = store.search(vectors[0], model_id="m").hits
+    child = os.fork()
+    if not child:
+        code = 1
+        with suppress(BaseException):
+            # From the parent's connection an answer to another query could come.
+            found = [store.search(vector, model_id="m").hits[0] for vector in vectors[:50]]
+            code = int([hit.content for hit in found] != [f"t{n}" for n in range(50)])
+        os._exit(code)
+    ours = [store.search(vectors[0], model_id="m").hits for _ in range(50)]
+    _, status = os.waitpid(child, 0)
+
+    assert ours == [theirs] * 50
+    assert status == 0
 
 
 def test_no_server_is_said_at_once():
