@@ -132,7 +132,7 @@ def test_a_pause_ends_when_the_process_is_told_to(store, database, conn):
     assert process.returncode == 143
     assert err == (
         "error: interrupted; every batch is in or not, never half of one\n"
-        "hint:  Run the same command again: it goes on where it was.\n"
+        "hint:  Run the same command again: a load goes on where it was.\n"
     )
 
 

@@ -180,7 +180,7 @@ def _terminate(*_: object) -> None:
 def _interrupted() -> int:
     return _fail(
         "interrupted; every batch is in or not, never half of one",
-        "Run the same command again: it goes on where it was.",
+        "Run the same command again: a load goes on where it was.",
         ExitCode.TERMINATED if current.terminated else ExitCode.INTERRUPTED,
     )
 

@@ -378,7 +378,7 @@ def check(query: Query, space: Space) -> None:
     if not query.embedding.any():
         raise UsageError(
             "the query is a zero vector, which is near to nothing",
-            hint="Was the query's text empty?",
+            hint="Was the text that it was made of empty?",
         )
 
 
