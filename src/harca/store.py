@@ -181,6 +181,11 @@ class VectorStore:
             UsageError: There is no such row, or something given does not fit.
             TargetError: The server refused, or cannot be reached.
         """
+        if isinstance(key, bool) or not isinstance(key, int | str):
+            raise UsageError(
+                f"the key is {type(key).__name__}, expected a store_key or an id",
+                hint="Results of a search show both.",
+            )
         column = "id" if isinstance(key, int) else "store_key"
         found = self._with(lambda conn: stored_embedding(conn, column, key, model_id=model_id))
         if found is None:
@@ -300,7 +305,8 @@ def embedding(query: ArrayLike) -> NDArray[np.float32]:
         UsageError: It is none.
     """
     try:
-        found = np.asarray(query, dtype=np.float32)
+        with np.errstate(over="ignore"):  # it becomes infinite, which is refused by its name
+            found = np.asarray(query, dtype=np.float32)
     except (TypeError, ValueError):
         found = np.empty(0, np.float32)
     if found.ndim != 1 or not found.size:

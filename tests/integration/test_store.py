@@ -287,6 +287,8 @@ def test_like_finds_a_stored_row_and_what_is_near_it(store, conn):
     assert store.like(id_, k=3).hits[0].content == "t5"
     with pytest.raises(UsageError, match='no row has "nobody" as store_key'):
         store.like("nobody")
+    with pytest.raises(UsageError, match="the key is bool, expected a store_key or an id"):
+        store.like(True)
 
 
 def test_a_lost_connection_costs_no_error(store, conn, database):
@@ -340,9 +342,10 @@ def test_no_server_is_said_at_once():
         (["a"], "expected one vector"),
         ([0.0] * DIMS, "the query is a zero vector"),
         ([float("nan")] * DIMS, "no finite numbers"),
+        (np.full(DIMS, 1e300), "no finite numbers"),
         ([1.0] * 3, 'no space fits "any model/3"'),
     ],
-    ids=["empty", "two", "text", "zero", "nan", "dims"],
+    ids=["empty", "two", "text", "zero", "nan", "huge", "dims"],
 )
 def test_a_query_that_is_none_is_refused(query, message, store):
     with pytest.raises(UsageError, match=message):
