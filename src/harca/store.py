@@ -9,10 +9,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import psycopg
 from numpy.typing import ArrayLike, NDArray
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from harca.embedders.base import Embedder
-from harca.errors import UsageError
+from harca.errors import TargetError, UsageError
 from harca.model import Space
 from harca.postgres.connect import Database, translated
 from harca.postgres.connect import database as resolve
@@ -29,6 +29,8 @@ from harca.postgres.search import (
 from harca.store_texts import Texts
 
 _Result = TypeVar("_Result")
+
+_PATIENCE_S = 10  # for a connection
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -249,6 +251,7 @@ class VectorStore:
             configure=self._ready,
             min_size=1,
             max_size=self._most,
+            timeout=_PATIENCE_S,
             open=False,
             name="harca",
         )
@@ -288,14 +291,35 @@ class VectorStore:
             self._pool.open()
         with translated():
             for _ in range(self._most):
-                with self._pool.connection() as conn:
-                    try:
-                        return act(conn)
-                    except psycopg.OperationalError:
-                        if not conn.broken:
-                            raise
-            with self._pool.connection() as conn:
+                conn = self._connection()
+                try:
+                    return act(conn)
+                except psycopg.OperationalError:
+                    if not conn.broken:
+                        raise
+                finally:
+                    self._pool.putconn(conn)  # which replaces it if it is lost
+            conn = self._connection()
+            try:
                 return act(conn)
+            finally:
+                self._pool.putconn(conn)
+
+    def _connection(self) -> _Connection:
+        """Take a connection from the pool, which must get it back.
+
+        Raises:
+            CannotConnect: The server is gone.
+            TargetError: All connections were busy for too long.
+        """
+        try:
+            return self._pool.getconn()
+        except PoolTimeout as exc:
+            self._database.reach()
+            raise TargetError(
+                f"all {self._most} connections of the store were busy for {_PATIENCE_S} s",
+                hint="Open it with more connections.",
+            ) from exc
 
 
 def embedding(query: ArrayLike) -> NDArray[np.float32]:
@@ -304,14 +328,21 @@ def embedding(query: ArrayLike) -> NDArray[np.float32]:
     Raises:
         UsageError: It is none.
     """
-    try:
-        with np.errstate(over="ignore"):  # it becomes infinite, which is refused by its name
-            found = np.asarray(query, dtype=np.float32)
-    except (TypeError, ValueError):
-        found = np.empty(0, np.float32)
+    if isinstance(query, np.ndarray) and query.dtype == np.float32 and query.ndim == 1:
+        found = query
+    else:
+        found = _converted(query)
     if found.ndim != 1 or not found.size:
         raise UsageError(
             f"the query is {type(query).__name__} of shape {np.shape(found)}, expected one vector",
             hint="Give a list of numbers or an array of one dimension.",
         )
     return found
+
+
+def _converted(query: ArrayLike) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # it becomes infinite, which is refused by its name
+            return np.asarray(query, dtype=np.float32)
+    except (TypeError, ValueError):
+        return np.empty(0, np.float32)

@@ -326,6 +326,20 @@ def test_a_process_that_is_forked_has_connections_of_its_own(store, vectors):
     assert status == 0
 
 
+def test_a_store_whose_connections_are_all_busy_says_so(filled, monkeypatch):
+    monkeypatch.setattr("harca.store._PATIENCE_S", 0.2)
+    with VectorStore(filled, connections=1) as store:
+        store.search(clustered(1)[0])
+        held = store._connection()
+        try:
+            with pytest.raises(TargetError, match="all 1 connections of the store were busy"):
+                store.search(clustered(1)[0])
+        finally:
+            store._pool.putconn(held)
+
+        assert store.search(clustered(1)[0]).hits
+
+
 def test_no_server_is_said_at_once():
     with (
         VectorStore("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2") as store,

@@ -92,10 +92,18 @@ class Query:
     after: Position | None = None
 
     def __post_init__(self) -> None:
+        if self.has_usual_length:
+            return
         peak = float(np.abs(self.embedding).max(initial=0.0))
         if 0 < peak < _LEAST_PEAK or _GREATEST_PEAK < peak < math.inf:
             scaled = (self.embedding.astype(np.float64) / peak).astype(np.float32)
             object.__setattr__(self, "embedding", scaled)  # the class is frozen
+
+    @property
+    def has_usual_length(self) -> bool:
+        """Whether it is neither zero nor infinite nor anywhere near: looked at in one go."""
+        square = float(np.vdot(self.embedding, self.embedding))
+        return _LEAST_PEAK < square < _GREATEST_PEAK
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +378,8 @@ def check(query: Query, space: Space) -> None:
             f'space "{space.model_id}" {space.dims}',
             hint="Embed the query with the model that made the stored embeddings.",
         )
+    if query.has_usual_length:
+        return
     if not np.isfinite(query.embedding).all():
         raise UsageError(
             "the query has components that are no finite numbers",
