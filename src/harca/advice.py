@@ -162,7 +162,7 @@ def advise(
         rows = min(space.records, max_rows)
         candidates, left_out = judge.candidates(
             k,
-            lists=ivfflat_lists(rows),
+            lists={kind: ivfflat_lists(rows, kind) for kind in ("vector", "bit")},
             cannot=lambda method, kind: (
                 COULD_REFUSE
                 if kind == "halfvec" and by_others
@@ -222,7 +222,8 @@ def _for_all_rows(point: Point, measured: Measured) -> Point:
     """Return *point* as it is to be where only a sample was measured."""
     if point.method != IVFFLAT or measured.sampled_rows == measured.space.records:
         return point
-    lists = ivfflat_lists(measured.space.records)
+    assert point.type is not None
+    lists = ivfflat_lists(measured.space.records, point.type)
     # The same share of the lists: of one centre's rows, as many lie on the wrong side.
     probes = -(-point.effort["probes"] * lists // point.parameters["lists"])
     effort = {**point.effort, "probes": min(probes, lists)}

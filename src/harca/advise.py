@@ -26,11 +26,13 @@ _BITS = {"vector": 32, "halfvec": 16, "bit": 1}
 _MAX_EF_SEARCH = 1_000  # HNSW_MAX_EF_SEARCH, pgvector src/hnsw.h
 _EF_SEARCH = (40, 64, 100, 160, 250, 400, 640, _MAX_EF_SEARCH)
 _MS = (16, 32)
-_PROBES = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128)
+_PROBES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128)
 # Rows taken from an index on signs for each that is wanted: signs alone put them in a rough order.
 _TAKEN = (4, 8, 16, 32, 64, 100)
 # All rows of a list are compared, so that fewer do than of a graph, which leads past some.
-_TAKEN_FROM_LISTS = (3, 4, 6)
+_TAKEN_FROM_LISTS = (3, 3.5, 4, 6)
+# To look through a list of signs takes as long as to put so many rows in order by their distance.
+_LIST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,29 +149,29 @@ class Choice:
 
 
 def candidates(
-    k: int, *, lists: int, cannot: Callable[[str, str], str | None]
+    k: int, *, lists: Mapping[str, int], cannot: Callable[[str, str], str | None]
 ) -> tuple[list[Candidate], list[str]]:
     """Return what is worth measuring, the exact search first, and what is left out and why.
 
     Args:
         k: How many results a search has.
-        lists: How many an ivfflat index of the rows has.
+        lists: How many an ivfflat index of the rows has, by what it holds.
         cannot: Why an index by a method on a type cannot be; None if it can.
     """
     made, left_out = [Candidate(EXACT)], []
-    probes = [number for number in (*_PROBES, lists) if number <= lists]
-    for kind in ("vector", "bit"):
+    for kind, number in lists.items():
         if why := cannot(IVFFLAT, kind):
             left_out.append(f"ivfflat {kind}: {why}")
-        elif lists < 2:
-            left_out.append(f"ivfflat {kind}: it has but one list for fewer than 2,000 rows")
+        elif number < 2:
+            left_out.append(f"ivfflat {kind}: it has but one list for so few rows")
         else:
+            probes = [probe for probe in (*_PROBES, number) if probe <= number]
             efforts = (
                 _looked_through(probes, k)
                 if kind == "bit"
-                else _each_once([{"probes": number} for number in probes])
+                else _each_once([{"probes": probe} for probe in probes])
             )
-            made.append(Candidate(IVFFLAT, kind, {"lists": lists}, efforts))
+            made.append(Candidate(IVFFLAT, kind, {"lists": number}, efforts))
     for kind in ("vector", "halfvec", "bit"):
         if why := cannot(HNSW, kind):
             left_out.append(f"hnsw {kind}: {why}")
@@ -204,13 +206,12 @@ def _taken(k: int) -> tuple[Mapping[str, int], ...]:
 
 def _looked_through(probes: Sequence[int], k: int) -> tuple[Mapping[str, int], ...]:
     # What is missed for want of another list cannot be made good by taking more rows.
-    return _each_once(
-        [
-            {"probes": number, "candidates": min(times * k, _MAX_EF_SEARCH)}
-            for number in probes
-            for times in _TAKEN_FROM_LISTS
-        ]
-    )
+    efforts = [
+        {"probes": probe, "candidates": min(round(times * k), _MAX_EF_SEARCH)}
+        for probe in probes
+        for times in _TAKEN_FROM_LISTS
+    ]
+    return _each_once(sorted(efforts, key=lambda one: one["probes"] * _LIST + one["candidates"]))
 
 
 def _each_once(efforts: Sequence[Mapping[str, int]]) -> tuple[Mapping[str, int], ...]:

@@ -99,16 +99,21 @@ def is_known(revision: str) -> bool:
     return any(script.revision == revision for script in scripts().walk_revisions())
 
 
-def move(target: Database, revision: str) -> None:
+def move(target: Database, revision: str, **attributes: Any) -> None:
     """Bring the schema up or down to *revision*, of which there is a file.
+
+    Args:
+        attributes: What revisions find in ``context.config.attributes``.
 
     Raises:
         UnknownRevision: There is none of the one that *target* is at.
     """
     applied = is_applied(target, revision)
     command = alembic.command.downgrade if applied else alembic.command.upgrade
+    made = config(SCHEMA, target)
+    made.attributes.update(attributes)
     try:
-        command(config(SCHEMA, target), revision)
+        command(made, revision)
     except alembic.util.CommandError as exc:
         raise HarcaError(f"alembic: {exc}") from exc
 
@@ -286,9 +291,10 @@ def legacy_options(context: Any) -> "LegacyOptions":
 
     settings: Config = context.config
     section = settings.get_section(settings.config_ini_section) or {}
-    return consolidate.options(
-        context.get_x_argument(as_dictionary=True), section.get("legacy_model")
-    )
+    given = context.get_x_argument(as_dictionary=True)
+    if legacy := settings.attributes.get("legacy"):
+        given = {**given, "legacy": legacy}
+    return consolidate.options(given, section.get("legacy_model"))
 
 
 def _consolidates(context: Any) -> bool:

@@ -103,8 +103,9 @@ def _move_schema(
 ) -> None:
     """Bring the schema to where the backup's rows fit.
 
-    Up to the backup's revision; down only if HARCA's old tables were in their place still
-    when the backup was made, and views stand there now.
+    Up to the backup's revision. If HARCA's old tables were in their place still when the backup
+    was made, and views stand there now, first down to where there are none: they are left alone
+    on the way up, as they were then.
     """
     wanted = contents.revision
     if wanted is not None and not migrations.is_known(wanted):
@@ -113,19 +114,22 @@ def _move_schema(
             backup_folder.CONTENTS,
             f"it was made at schema revision {wanted}, of which there is no file here",
         )
-    if _are_kept_since(conn, contents):
-        wanted = migrations.BEFORE_TABLES
-    elif wanted is None or migrations.is_applied(target, wanted):
+    kept = _are_kept_since(conn, contents)
+    if not kept and (wanted is None or migrations.is_applied(target, wanted)):
         return
+    first = migrations.BEFORE_TABLES if kept else wanted
+    assert first is not None
     rows = sum(owned.count(conn, table) for table in owned.find_own(conn))
     if rows and not replace:
         raise Refused(
-            f"the schema would be brought to revision {wanted} first, and {counted(rows, 'row')} "
+            f"the schema would be brought to revision {first} first, and {counted(rows, 'row')} "
             "in its tables would be replaced",
             hint="Nothing was changed. Take a backup of them with `harca backup`, then let the "
             "backup's rows replace them with --replace.",
         )
-    migrations.move(target, wanted)
+    migrations.move(target, first)
+    if kept and wanted is not None and not migrations.is_applied(target, wanted):
+        migrations.move(target, wanted, legacy="ignore")
 
 
 def _are_kept_since(conn: psycopg.Connection[Any], contents: Contents) -> bool:

@@ -259,9 +259,11 @@ def test_a_dump_with_the_index_is_restored_by_psql(filled, database, server):
         [program.path, "--no-password", programs.connection_option(database)],
         capture_output=True, check=True, env=programs.environment(database),
     )  # fmt: skip
+    # A newer pg_dump sets what an older server does not know.
+    dump = dumped.stdout.replace(b"SET transaction_timeout = 0;\n", b"")
     done = subprocess.run(
         [psql.path, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", restored],
-        input=dumped.stdout, capture_output=True, check=False, env=os.environ,
+        input=dump, capture_output=True, check=False, env=os.environ,
     )  # fmt: skip
 
     try:

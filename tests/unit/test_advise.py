@@ -134,12 +134,14 @@ def test_an_exact_search_of_a_sample_is_not_as_fast_as_one_of_all_rows():
 
 
 def test_what_can_be_is_tried_the_exact_search_first():
-    tried, left_out = candidates(10, lists=50, cannot=lambda method, kind: None)
+    tried, left_out = candidates(
+        10, lists={"vector": 50, "bit": 100}, cannot=lambda method, kind: None
+    )
 
     assert [str(one) for one in tried] == [
         "exact",
         "ivfflat vector lists 50",
-        "ivfflat bit lists 50",
+        "ivfflat bit lists 100",
         "hnsw vector m 16",
         "hnsw vector m 32",
         "hnsw halfvec m 16",
@@ -148,18 +150,32 @@ def test_what_can_be_is_tried_the_exact_search_first():
         "hnsw bit m 32",
     ]
     assert left_out == []
-    assert [effort["probes"] for effort in tried[1].efforts] == [1, 2, 3, 4, 6, 8, 16, 32, 50]
+    assert [effort["probes"] for effort in tried[1].efforts] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        8,
+        12,
+        16,
+        32,
+        50,
+    ]
     assert tried[2].efforts[:4] == (
         {"probes": 1, "candidates": 30},
-        {"probes": 1, "candidates": 40},
-        {"probes": 1, "candidates": 60},
+        {"probes": 1, "candidates": 35},
         {"probes": 2, "candidates": 30},
+        {"probes": 1, "candidates": 40},
     )
 
 
 def test_what_cannot_be_is_left_out_with_the_reason():
     tried, left_out = candidates(
-        10, lists=1, cannot=lambda method, kind: "too large" if kind == "vector" else None
+        10,
+        lists={"vector": 1, "bit": 1},
+        cannot=lambda method, kind: "too large" if kind == "vector" else None,
     )
 
     assert [str(one) for one in tried][1:] == [
@@ -167,23 +183,22 @@ def test_what_cannot_be_is_left_out_with_the_reason():
     ]  # fmt: skip
     assert left_out == [
         "ivfflat vector: too large",
-        "ivfflat bit: it has but one list for fewer than 2,000 rows",
+        "ivfflat bit: it has but one list for so few rows",
         "hnsw vector: too large",
     ]
 
 
 def test_ivfflat_with_a_single_list_is_left_out():
-    _, left_out = candidates(10, lists=1, cannot=lambda method, kind: None)
+    _, left_out = candidates(10, lists={"vector": 1, "bit": 1}, cannot=lambda method, kind: None)
 
     assert left_out == [
-        f"ivfflat {kind}: it has but one list for fewer than 2,000 rows"
-        for kind in ("vector", "bit")
+        f"ivfflat {kind}: it has but one list for so few rows" for kind in ("vector", "bit")
     ]
 
 
 @pytest.mark.parametrize("k", [1, 10, 100, 1000])
 def test_no_effort_is_below_k_or_above_what_pgvector_takes(k):
-    tried, _ = candidates(k, lists=4, cannot=lambda method, kind: None)
+    tried, _ = candidates(k, lists={"vector": 4, "bit": 8}, cannot=lambda method, kind: None)
 
     efforts = [number for one in tried[3:] for effort in one.efforts for number in effort.values()]
     efforts += [effort["candidates"] for effort in tried[2].efforts]

@@ -30,8 +30,9 @@ from harca.postgres.space_index import SpaceIndex, spaces
 from harca.postgres.space_settings import Effort
 
 _EFFORTS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 1_000)
-_PROBES = (1, 2, 3, 4, 6, 8, 16, 32, 64, 128)
-_TAKEN = (3, 4, 6)  # of lists of signs, for each that is wanted
+_PROBES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128)
+_TAKEN = (3, 3.5, 4, 6)  # of lists of signs, for each that is wanted
+_LIST = 8  # to look through one takes as long as to put so many rows in order
 _COUNTED = 20  # searches of which the pages are counted
 
 
@@ -228,8 +229,11 @@ def with_effort(
 def efforts(index: SpaceIndex, k: int) -> list[Effort]:
     """Return the efforts to try, in ascending order."""
     if index.method == "ivfflat":
-        most = [None] if index.type != "bit" else [times * k for times in _TAKEN]
-        return [Effort(probes=probes, candidates=taken) for probes in _PROBES for taken in most]
+        if index.type != "bit":
+            return [Effort(probes=probes) for probes in _PROBES]
+        pairs = [(probes, round(times * k)) for probes in _PROBES for times in _TAKEN]
+        pairs.sort(key=lambda pair: pair[0] * _LIST + pair[1])
+        return [Effort(probes=probes, candidates=taken) for probes, taken in pairs]
     levels = [effort for effort in _EFFORTS if effort >= k]
     if index.type == "bit":
         return [Effort(ef_search=level, candidates=level) for level in levels]

@@ -31,7 +31,7 @@ def sized(index: SpaceIndex) -> SpaceIndex:
     """Return *index* with as many lists as fit its space, where nobody has said how many."""
     if index.method != "ivfflat" or index.parameters:
         return index
-    return replace(index, parameters={"lists": ivfflat_lists(index.space.records)})
+    return replace(index, parameters={"lists": ivfflat_lists(index.space.records, index.type)})
 
 
 def put(

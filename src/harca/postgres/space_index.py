@@ -190,7 +190,7 @@ class Made:
         defaults = METHODS[index.method]
         if index.method == "ivfflat" and not index.parameters:
             lists = self.parameters.get("lists", defaults["lists"])
-            fitting = ivfflat_lists(index.space.records)
+            fitting = ivfflat_lists(index.space.records, index.type)
             return fitting < _OUTGROWN * lists and lists < _OUTGROWN * fitting
         return {**defaults, **self.parameters} == {**defaults, **index.parameters}
 
@@ -224,12 +224,15 @@ def valid_index(conn: psycopg.Connection[Any], space: Space) -> SpaceIndex | Non
     return found.of(space) if found is not None and found.valid else None
 
 
-def ivfflat_lists(rows: int) -> int:
-    """Return the number of lists that pgvector's manual advises; 1 at least.
+def ivfflat_lists(rows: int, kind: str = "vector") -> int:
+    """Return the number of lists that pgvector's manual advises, twice as many of signs.
 
-    https://github.com/pgvector/pgvector#ivfflat: rows / 1000 up to 1 M, else sqrt(rows).
+    https://github.com/pgvector/pgvector#ivfflat: rows / 1000 up to 1 M, else sqrt(rows). A list
+    of signs is compared so quickly that putting its rows in order takes longer; shorter ones find
+    as much with fewer rows (docs/benchmarks.md).
     """
-    return max(1, rows // 1000 if rows <= 1_000_000 else round(math.sqrt(rows)))
+    times = 2 if kind == "bit" else 1
+    return max(1, times * rows // 1000 if rows <= 1_000_000 else round(times * math.sqrt(rows)))
 
 
 def ivfflat_probes(lists: int) -> int:
