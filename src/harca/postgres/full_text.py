@@ -44,7 +44,7 @@ _COMMON_SHARE = 0.01
 _MEMORY = "256MB"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FusedHit(Hit):
     """One result of a hybrid search; *score* is that of the fusion."""
 

@@ -106,7 +106,7 @@ class Query:
         return _LEAST_PEAK < square < _GREATEST_PEAK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # to make a frozen one takes twice as long, and a search makes many
 class Hit:
     """One result; *distance* is the cosine distance, 0 for the same direction."""
 
@@ -166,7 +166,9 @@ class Searcher:
         self._conn = conn
         self._local = local
         self._set: dict[str, str] = {}
+        self._session: Session | None = None
         self._plans: dict[tuple[str, int], tuple[float, SpacePlan]] = {}
+        self._ways: dict[tuple[str, int, int], tuple[SpacePlan, _Way]] = {}
         self._statements: dict[tuple[object, ...], bytes] = {}
         self._selectivity = Selectivity(conn)
         if conn.adapters.types.get("vector") is None:
@@ -222,6 +224,15 @@ class Searcher:
     def _way(self, plan: SpacePlan, query: Query) -> "_Way":
         if plan.index is None:
             return _EXACT
+        if query.filter is not None or query.after is not None:
+            return self._new_way(plan, query)
+        key = (plan.space.model_id, plan.space.dims, query.k)
+        known = self._ways.get(key)
+        if known is None or known[0] is not plan:
+            known = self._ways[key] = (plan, self._new_way(plan, query))
+        return known[1]
+
+    def _new_way(self, plan: SpacePlan, query: Query) -> "_Way":
         wanted = query.k + (query.after.seen if query.after else 0)
         filtered = query.filter is not None
         candidates = plan.candidates(wanted, filtered=filtered)
@@ -298,17 +309,20 @@ class Searcher:
         except BaseException:
             # It is one transaction: what failed has taken the session parameters back.
             self._set.clear()
+            self._session = None
             raise
 
     def apply(self, session: Session) -> None:
         """Set the session parameters that are not set so already."""
-        changes = {name: value for name, value in session.items() if self._set.get(name) != value}
-        if not changes:
+        if session is self._session:
             return
-        call = sql.SQL("set_config({}, {}, {})")
-        calls = [call.format(name, value, self._local) for name, value in changes.items()]
-        self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
-        self._set.update(changes)
+        changes = {name: value for name, value in session.items() if self._set.get(name) != value}
+        if changes:
+            call = sql.SQL("set_config({}, {}, {})")
+            calls = [call.format(name, value, self._local) for name, value in changes.items()]
+            self._conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
+            self._set.update(changes)
+        self._session = session
 
 
 def _json(data: str | bytes) -> Any:
