@@ -165,12 +165,7 @@ def candidates(
         elif number < 2:
             left_out.append(f"ivfflat {kind}: it has but one list for so few rows")
         else:
-            probes = [probe for probe in (*_PROBES, number) if probe <= number]
-            efforts = (
-                _looked_through(probes, k)
-                if kind == "bit"
-                else _each_once([{"probes": probe} for probe in probes])
-            )
+            efforts = efforts_of_lists(kind, number, k)
             made.append(Candidate(IVFFLAT, kind, {"lists": number}, efforts))
     for kind in ("vector", "halfvec", "bit"):
         if why := cannot(HNSW, kind):
@@ -204,8 +199,16 @@ def _taken(k: int) -> tuple[Mapping[str, int], ...]:
     return _each_once([{"candidates": number} for number in numbers])
 
 
-def _looked_through(probes: Sequence[int], k: int) -> tuple[Mapping[str, int], ...]:
-    # What is missed for want of another list cannot be made good by taking more rows.
+def efforts_of_lists(kind: str, lists: int, k: int) -> tuple[Mapping[str, int], ...]:
+    """Return the efforts worth trying for an ivfflat index with so many *lists*, the least first.
+
+    Args:
+        kind: What the index holds. Of signs, rows are taken to be put in order by their distance:
+            what is missed for want of another list cannot be made good by more of them.
+    """
+    probes = [probe for probe in (*_PROBES, lists) if probe <= lists]
+    if kind != "bit":
+        return _each_once([{"probes": probe} for probe in probes])
     efforts = [
         {"probes": probe, "candidates": min(round(times * k), _MAX_EF_SEARCH)}
         for probe in probes

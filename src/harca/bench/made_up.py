@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harca import migrations
+from harca import advise, migrations
 from harca.bench import figures, measuring
 from harca.bench.contestant import Contestant, Key
 from harca.bench.loading import load_as_migrate
@@ -26,13 +26,10 @@ from harca.postgres import indexes, pages, space_rows, space_settings
 from harca.postgres.by_hand import HandWritten, hand_written
 from harca.postgres.connect import Database
 from harca.postgres.scratch import scratch_database, settle
-from harca.postgres.space_index import SpaceIndex, spaces
+from harca.postgres.space_index import METHODS, SpaceIndex, spaces
 from harca.postgres.space_settings import Effort
 
 _EFFORTS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 1_000)
-_PROBES = (1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64, 128)
-_TAKEN = (3, 3.5, 4, 6)  # of lists of signs, for each that is wanted
-_LIST = 8  # to look through one takes as long as to put so many rows in order
 _COUNTED = 20  # searches of which the pages are counted
 
 
@@ -229,11 +226,8 @@ def with_effort(
 def efforts(index: SpaceIndex, k: int) -> list[Effort]:
     """Return the efforts to try, in ascending order."""
     if index.method == "ivfflat":
-        if index.type != "bit":
-            return [Effort(probes=probes) for probes in _PROBES]
-        pairs = [(probes, round(times * k)) for probes in _PROBES for times in _TAKEN]
-        pairs.sort(key=lambda pair: pair[0] * _LIST + pair[1])
-        return [Effort(probes=probes, candidates=taken) for probes, taken in pairs]
+        lists = index.parameters.get("lists", METHODS["ivfflat"]["lists"])
+        return [Effort(**effort) for effort in advise.efforts_of_lists(index.type, lists, k)]
     levels = [effort for effort in _EFFORTS if effort >= k]
     if index.type == "bit":
         return [Effort(ef_search=level, candidates=level) for level in levels]
