@@ -107,6 +107,7 @@ def fields(value: dict[str, Any]) -> set[str]:
     return names
 
 
+@pytest.mark.one_server
 def test_the_json_fields_are_those_in_the_documents(tmp_path, project, database, run_harca):
     store = tmp_path / "store"
     for number in range(3):

@@ -300,6 +300,18 @@ def test_a_model_is_no_index(tmp_path):
         open_store(tmp_path)
 
 
+@pytest.mark.parametrize("damage", [(b"}", b"["), (b"'", b'"'), (b"(", b"{")], ids=str)
+def test_a_damaged_header_of_an_array_is_said_to_be_one(damage, tmp_path):
+    sections = [(0, "a", "hello", None, DATE), (1, "b", "body", None, DATE)]
+    store = store_of(tmp_path / "s", sections, {0: [1.0, 0.0], 1: [0.0, 1.0]}, backend="numpy")
+    file = store / "embeddings"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:10] + whole[10:].replace(*damage, 1))
+
+    with pytest.raises(SourceError, match="is no array of NumPy"):
+        read(store)
+
+
 def test_a_damaged_database_gives_one_rejection(tmp_path):
     entries = [("text " * 400, [float(number), 1.0, 2.0]) for number in range(1, 60)]
     store = make_txtai(tmp_path, entries)

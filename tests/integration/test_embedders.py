@@ -29,6 +29,8 @@ from tests.embedding_server import (
 NAME = "openai:some-model"
 TEXTS = ["one", "two", "three", "four"]
 
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def api(monkeypatch):

@@ -27,6 +27,7 @@ from harca.readers.base import Defaults, StoreReader
 from harca.readers.faiss_file import is_faiss, open_index
 from harca.readers.fields import free_name
 from harca.readers.files import as_payload, exact_json, head, printable, read_file, size_of
+from harca.readers.npy import read_header
 from harca.readers.pickles import NotAllowed, unpickle
 from harca.readers.sqlite_file import connect, is_sqlite, refusal
 from harca.readers.values import key_of, plain_json
@@ -157,6 +158,8 @@ def _vectors(folder: Path, config: Mapping[str, Any]) -> _Numbered:
         )
     try:
         if head(file, 6) == b"\x93NUMPY":
+            with file.open("rb") as opened:
+                read_header(opened)  # at wrong bytes in it, NumPy fails in other ways too
             array = np.load(file, mmap_mode="r", allow_pickle=False)
         else:
             array = _unpickled(file, read_file(str(file), file.name).data)
