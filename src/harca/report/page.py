@@ -5,7 +5,7 @@ from importlib import resources
 
 import harca
 from harca.redact import redacted
-from harca.report import data_sections, room_sections, speed_sections
+from harca.report import data_sections, room_sections, soak_section, speed_sections
 from harca.report.collect import Report
 from harca.report.criteria import MET, NOT_MEASURED, NOT_MET, Criterion
 from harca.report.data_sections import mark
@@ -29,7 +29,7 @@ def page(report: Report) -> str:
         speed_sections.search(report),
         speed_sections.recall(report),
         speed_sections.scale(report),
-        speed_sections.soak(report),
+        soak_section.soak(report),
         room_sections.sizes(report),
         room_sections.room(report),
         data_sections.rejections(report),

@@ -1,4 +1,4 @@
-"""How searches go: against the file store, by recall, among more rows, over hours."""
+"""How searches go: against the file store, by recall, among more rows."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -6,8 +6,8 @@ from typing import TypeVar
 from harca.errors import counted
 from harca.report import figures, plots
 from harca.report.collect import Report
-from harca.report.data_sections import mark, space
-from harca.report.markup import Child, Html, element, foreign, joined
+from harca.report.data_sections import mark
+from harca.report.markup import Html, element, foreign, joined
 from harca.report.measured import (
     FILES,
     OURS,
@@ -16,16 +16,14 @@ from harca.report.measured import (
     Grown,
     Parity,
     Scale,
-    Soak,
-    Taken,
     latest_of_each,
 )
+from harca.report.measured_parts import SHOWN, about, none, noted, subject_of
 from harca.report.parts import (
     Column,
     Section,
     beside,
     figure,
-    missing,
     moment,
     number,
     paragraph,
@@ -35,10 +33,7 @@ from harca.report.parts import (
 
 _Named = TypeVar("_Named", Contestant, Grown)
 
-# Spaces beyond these are in --json.
-_SHOWN = 6
 _BELOW = 0.2
-_NEEDS_SCHEMA = "The schema has no table for measurements yet:"
 
 
 def search(report: Report) -> Section:
@@ -48,47 +43,15 @@ def search(report: Report) -> Section:
         return Section(
             "search",
             title,
-            _none(report, "Searches were not compared.", "harca bench search STORE"),
+            none(report, "Searches were not compared.", "harca bench search STORE"),
         )
     parts: list[Html] = []
-    for at, parity in enumerate(latest_of_each(report.parities)[:_SHOWN], 1):
+    for at, parity in enumerate(latest_of_each(report.parities)[:SHOWN], 1):
         parts += _parity(parity, at)
     over_time = _over_time(report.parities)
     if over_time is not None:
         parts.append(side_by_side(over_time))
     return Section("search", title, joined(parts))
-
-
-def _none(report: Report, what: str, command: str) -> Html:
-    if report.has_measurements:
-        return missing(what, command)
-    return missing(f"{what} {_NEEDS_SCHEMA}", "alembic upgrade head")
-
-
-def _about(taken: Taken, *more: Child, subject: Child = None) -> Html:
-    """Return the heading of a measurement, and when and where it was taken."""
-    return joined(
-        [
-            element("h3", subject or _subject(taken)),
-            element(
-                "p",
-                "Measured ",
-                moment(taken.taken_at),
-                f" on {taken.server} by harca {taken.harca}.",
-                [[" ", one] for one in more],
-                class_="about",
-            ),
-        ]
-    )
-
-
-def _subject(taken: Taken, *, rows: bool = True) -> Html:
-    what: Child = "Rows that were made up"
-    if taken.model_id is not None and taken.dims is not None:
-        what = space(taken.model_id, taken.dims)
-    elif taken.dims is not None:
-        what = f"{taken.dims}-d rows that were made up"
-    return joined([what, f", {taken.rows:,} rows" if rows and taken.rows is not None else None])
 
 
 def _parity(parity: Parity, at: int) -> list[Html]:
@@ -101,7 +64,7 @@ def _parity(parity: Parity, at: int) -> list[Html]:
         *(f"{one.name}: {note}." for one in contestants for note in one.notes),
     ]
     return [
-        _about(
+        about(
             parity.taken,
             f"{parity.k} neighbours were asked for; PostgreSQL searched: {parity.index}.",
         ),
@@ -152,7 +115,7 @@ def _parity(parity: Parity, at: int) -> list[Html]:
                 for one in contestants
             ],
         ),
-        _notes(notes),
+        noted(notes),
     ]  # fmt: skip
 
 
@@ -244,7 +207,7 @@ def _over_time(parities: Sequence[Parity]) -> Html | None:
              number("p50, ms"), number("Recall")],
             [
                 (
-                    joined([f"{at}: ", _subject(one.taken, rows=False)]),
+                    joined([f"{at}: ", subject_of(one.taken, rows=False)]),
                     str(place),
                     moment(one.taken.taken_at),
                     figures.whole(one.taken.rows),
@@ -268,7 +231,7 @@ def recall(report: Report) -> Section:
     title = "Recall and latency"
     if not report.curves:
         return Section(
-            "recall", title, _none(report, "No index was measured.", "harca index advise")
+            "recall", title, none(report, "No index was measured.", "harca index advise")
         )
     parts: list[Html] = [
         paragraph(
@@ -276,7 +239,7 @@ def recall(report: Report) -> Section:
             "neighbours that is found; a search that compares all rows finds every one."
         )
     ]
-    for at, one in enumerate(latest_of_each(report.curves)[:_SHOWN], 1):
+    for at, one in enumerate(latest_of_each(report.curves)[:SHOWN], 1):
         parts += _curve(one, at)
     return Section("recall", title, joined(parts))
 
@@ -311,7 +274,7 @@ def _curve(curve: Curve, at: int) -> list[Html]:
     if curve.taken.rows is not None and curve.sampled_rows < curve.taken.rows:
         sample = f" Of its rows, {curve.sampled_rows:,} were measured."
     return [
-        _about(curve.taken, f"Asked for: {goal}.{sample}"),
+        about(curve.taken, f"Asked for: {goal}.{sample}"),
         side_by_side(
             figure(
                 plots.lines(
@@ -365,27 +328,19 @@ def _curve(curve: Curve, at: int) -> list[Html]:
                 ),
                 element("p", foreign(curve.why, most=1_500)),
                 paragraph("To be taken for all rows: ", element("strong", foreign(told))),
-                _notes([f"Not measured: {what}." for what in curve.left_out]),
+                noted([f"Not measured: {what}." for what in curve.left_out]),
             ),
         ),
     ]  # fmt: skip
-
-
-def _notes(notes: Sequence[str]) -> Html:
-    if not notes:
-        return Html("")
-    return element("ul", [element("li", foreign(one, most=300)) for one in notes], class_="notes")
 
 
 def scale(report: Report) -> Section:
     """Return what ten times the rows cost."""
     title = "Scaling"
     if not report.scales:
-        return Section(
-            "scale", title, _none(report, "No growth was measured.", "harca bench scale")
-        )
+        return Section("scale", title, none(report, "No growth was measured.", "harca bench scale"))
     parts: list[Html] = []
-    latest = latest_of_each(report.scales)[:_SHOWN]
+    latest = latest_of_each(report.scales)[:SHOWN]
     for at, one in enumerate(sorted(latest, key=lambda one: one.taken.rows or 0), 1):
         parts += _scale(one, at)
     return Section("scale", title, joined(parts))
@@ -396,7 +351,7 @@ def _scale(scale: Scale, at: int) -> list[Html]:
     sizes = sorted({rows for one in contestants for rows in one.rows})
     goal = f"at most {scale.growth_goal:.2f} times the time, at recall {scale.recall_goal:g}"
     return [
-        _about(
+        about(
             scale.taken,
             f"{scale.factor:,} times the rows are to cost {goal}.",
             subject=f"From {sizes[0]:,} to {sizes[-1]:,} rows of {scale.taken.dims} dimensions, "
@@ -436,7 +391,7 @@ def _scale(scale: Scale, at: int) -> list[Html]:
                     else mark("bad", "goal not reached"),
                     class_="verdict",
                 ),
-                _notes(scale.why),
+                noted(scale.why),
             ),
         ),
         table(
@@ -470,154 +425,3 @@ _SCALED = {
 
 def _at(sizes: Sequence[int], values: Sequence[float | None], rows: int) -> float | None:
     return values[list(sizes).index(rows)] if rows in sizes else None
-
-
-def soak(report: Report) -> Section:
-    """Return how it went over hours."""
-    title = "Stability"
-    if not report.soaks:
-        return Section(
-            "soak",
-            title,
-            _none(report, "Nothing was run for long.", "harca soak --minutes 1440"),
-        )
-    parts: list[Html] = []
-    for at, one in enumerate(latest_of_each(report.soaks)[:_SHOWN], 1):
-        parts += _soak(one, at)
-    return Section("soak", title, joined(parts))
-
-
-def _soak(soak: Soak, at: int) -> list[Html]:
-    hours = soak.minutes >= 180
-    unit, per = ("hours", 60.0) if hours else ("minutes", 1.0)
-    ended = ", ended before its time" if soak.interrupted else ""
-    failed = ", ".join(f"{code}: {count:,}" for code, count in soak.errors.items())
-    return [
-        _about(soak.taken, f"It went on for {figures.duration(soak.minutes * 60)}{ended}."),
-        element(
-            "p",
-            mark("good" if soak.is_steady else "bad", soak.verdict),
-            f": {soak.requests:,} requests, {figures.percent(soak.error_share)} failed",
-            foreign(f" ({failed})", most=300) if failed else None,
-            f", {soak.unserved:,} due and not begun" if soak.unserved else None,
-            ".",
-            class_="verdict",
-        ),
-        _notes([f"{reason}." for reason in soak.reasons]),
-        side_by_side(
-            _soak_plot(
-                soak, at, "latency", "Latency of reads", f"{unit} since the start", "ms", per,
-                [("p50", "reads_p50_ms", 1.0), ("p95", "reads_p95_ms", 1.0)],
-            ),
-            _soak_plot(
-                soak, at, "memory", "Memory of processes", f"{unit} since the start", "MB", per,
-                [("client", "client_bytes", 1e6), ("server process", "server_bytes", 1e6)],
-            ),
-        ),
-        table(
-            f"soak-kinds-{at}",
-            "Requests by kind",
-            [
-                Column("Kind"), number("Answered"), number("p50, ms"), number("p95, ms"),
-                number("p99, ms"), number("Longest, ms"),
-            ],
-            [
-                (
-                    foreign(one.kind),
-                    figures.whole(one.answered),
-                    figures.ms(one.p50_ms),
-                    figures.ms(one.p95_ms),
-                    figures.ms(one.p99_ms),
-                    figures.ms(one.max_ms),
-                )
-                for one in soak.kinds
-            ],
-        ),
-        table(
-            f"soak-trends-{at}",
-            "What could have drifted: medians of the first third and of the last",
-            [Column("What"), number("First"), number("Last"), number("Growth")],
-            [
-                (
-                    _TRENDS.get(one.name, foreign(one.name)),
-                    _value(one.name, one.first),
-                    _value(one.name, one.last),
-                    figures.change(one.share),
-                )
-                for one in soak.trends
-            ],
-        )
-        if soak.trends
-        else paragraph("It was too short to tell a trend."),
-    ]  # fmt: skip
-
-
-_TRENDS: dict[str, Child] = {
-    **{
-        f"{group}_p{share}_ms": f"p{share} of {group}, ms"
-        for group in ("reads", "writes")
-        for share in (50, 95, 99)
-    },
-    "client_bytes": "memory of the client",
-    "server_bytes": "memory of a server process",
-    "bytes_per_row": "table and indexes, per live row",
-}
-
-
-def _value(name: str, value: float) -> str:
-    return figures.size(value) if "bytes" in name else figures.ms(value)
-
-
-def _soak_plot(
-    soak: Soak,
-    at: int,
-    name: str,
-    title: str,
-    x: str,
-    y: str,
-    per: float,
-    lines: Sequence[tuple[str, str, float]],
-) -> Html | None:
-    """Return lines over the time of a soak; None if nothing of it is known."""
-    series = [
-        plots.Series(
-            label,
-            [
-                (window.minute / per, value / unit)
-                for window in soak.windows
-                if (value := getattr(window, attribute)) is not None
-            ],
-        )
-        for label, attribute, unit in lines
-    ]
-    series = [one for one in series if len(one.points) > 1]
-    if not series:
-        return None
-    ranges = [
-        f"{one.name}: between {figures.ms(min(value for _, value in one.points))} and "
-        f"{figures.ms(max(value for _, value in one.points))} {y}"
-        for one in series
-    ]
-    places = sorted({place for one in series for place, _ in one.points})
-    return figure(
-        plots.lines(
-            plots.Plot(f"plot-soak-{name}-{at}", title, "; ".join(ranges)),
-            series,
-            plots.Axis(x, least=0),
-            plots.Axis(y, least=0),
-            markers=len(places) <= _MARKED,
-        ),
-        f"{title} over the time of the soak. Flat is better.",
-        table(
-            f"soak-{name}-{at}",
-            f"{title}, each the worst of its span",
-            [number(x.capitalize()), *(number(f"{one.name}, {y}") for one in series)],
-            [
-                (f"{place:,.2f}", *(figures.ms(dict(one.points).get(place)) for one in series))
-                for place in places
-            ],
-        ),
-    )
-
-
-_MARKED = 24
